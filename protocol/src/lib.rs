@@ -1,0 +1,24 @@
+//! What Latchkey's two planes say to each other: the types of the wire, with no I/O.
+//!
+//! The [`token`] a client sends is known on the wire only by its [`KeyHash`]. A control plane
+//! answers each poll ([`poll`]) with an [`Update`]: a complete snapshot in pages, or a delta from
+//! the [`Revision`] that the filter holds.
+//!
+//! # Compatibility
+//!
+//! Messages are append-only: a field is never renamed or given another meaning, a new field has a
+//! default, and a reader ignores fields that it does not know. So a filter and a control plane one
+//! release apart understand each other in both directions.
+
+pub mod limit;
+pub mod poll;
+pub mod revision;
+pub mod right;
+pub mod token;
+pub mod update;
+
+pub use limit::{Identity, Limit};
+pub use revision::Revision;
+pub use right::{Right, RightSet, Rule};
+pub use token::{KeyHash, PlainToken, TokenFormat};
+pub use update::{KeyKind, TokenColumns, Update};

@@ -1,0 +1,167 @@
+//! Updates: what the control plane tells a filter of accounts, tokens and rights.
+
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
+use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
+
+use crate::{KeyHash, Revision, RightSet};
+
+/// One page of a snapshot, or a delta.
+///
+/// A snapshot holds every token that is usable as of its revision. A delta holds every token that
+/// changed since `base` and is usable, and names those that no longer are. Equal sets of rights and
+/// of networks are sent once and referred to by their index.
+#[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
+pub struct Update {
+    /// What the filter holds once it has taken in all pages.
+    pub revision: Revision,
+    /// What a delta starts from; absent in a snapshot.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub base: Option<Revision>,
+    /// Number of this page, from 0.
+    #[serde(default)]
+    pub page: u32,
+    /// Number of pages of this snapshot; 1 for a delta.
+    #[serde(default = "one")]
+    pub pages: u32,
+    /// Account ids that `tokens` refers to.
+    #[serde(default)]
+    pub accounts: Vec<String>,
+    /// Sets of rights that `tokens` refers to.
+    #[serde(default)]
+    pub right_sets: Vec<RightSet>,
+    /// Sets of networks (CIDR) that `tokens` refers to.
+    #[serde(default)]
+    pub network_sets: Vec<Vec<String>>,
+    /// Tokens that are usable.
+    #[serde(default)]
+    pub tokens: TokenColumns,
+    /// Tokens that are usable no longer.
+    #[serde(default, with = "packed")]
+    pub removed_tokens: Vec<KeyHash>,
+}
+
+/// Tokens, one per index, in columns of equal length.
+#[derive(Clone, Debug, Default, PartialEq, Serialize, Deserialize)]
+pub struct TokenColumns {
+    /// Hashes of the tokens; one base64 text on the wire.
+    #[serde(with = "packed")]
+    pub hashes: Vec<KeyHash>,
+    /// Ids of the keys.
+    pub keys: Vec<String>,
+    /// Kinds of the keys.
+    pub kinds: Vec<KeyKind>,
+    /// Indices into [`Update::accounts`].
+    pub accounts: Vec<u32>,
+    /// Indices into [`Update::right_sets`].
+    pub right_sets: Vec<u32>,
+    /// First moments at which the tokens are no longer valid, in milliseconds since the epoch; 0
+    /// is never.
+    pub expires_at_ms: Vec<u64>,
+    /// Indices into [`Update::network_sets`], plus one; 0 is from anywhere.
+    pub network_sets: Vec<u32>,
+}
+
+/// What sort of key it is; decides with its rights what it may do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[cfg_attr(feature = "schema", derive(utoipa::ToSchema))]
+#[serde(rename_all = "snake_case")]
+pub enum KeyKind {
+    /// The account's key to everything; made with the account, never removed.
+    ApplicationReadWrite,
+    /// The account's key to read everything; made with the account, never removed.
+    ApplicationReadOnly,
+    /// A key with rules of its own.
+    UserDefined,
+}
+
+impl KeyKind {
+    /// Returns the kind's name in JSON.
+    #[must_use]
+    pub const fn as_str(self) -> &'static str {
+        match self {
+            Self::ApplicationReadWrite => "application_read_write",
+            Self::ApplicationReadOnly => "application_read_only",
+            Self::UserDefined => "user_defined",
+        }
+    }
+}
+
+const fn one() -> u32 {
+    1
+}
+
+/// Hashes as one base64 text: two thirds of the bytes that a list of hexadecimal texts takes.
+mod packed {
+    use super::{Deserialize, Deserializer, Engine, KeyHash, STANDARD, Serializer, de};
+
+    pub(super) fn serialize<S: Serializer>(hashes: &[KeyHash], to: S) -> Result<S::Ok, S::Error> {
+        let bytes: Vec<u8> = hashes.iter().flat_map(|hash| *hash.as_bytes()).collect();
+        to.serialize_str(&STANDARD.encode(bytes))
+    }
+
+    pub(super) fn deserialize<'de, D: Deserializer<'de>>(
+        from: D,
+    ) -> Result<Vec<KeyHash>, D::Error> {
+        let text = <std::borrow::Cow<'de, str>>::deserialize(from)?;
+        let bytes = STANDARD
+            .decode(text.as_bytes())
+            .map_err(|error| de::Error::custom(format_args!("hashes are not base64: {error}")))?;
+        let (hashes, rest) = bytes.as_chunks::<{ KeyHash::BYTES }>();
+        if !rest.is_empty() {
+            return Err(de::Error::custom("hashes end within a hash"));
+        }
+        Ok(hashes.iter().copied().map(KeyHash::from_bytes).collect())
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn update_has_this_form_on_the_wire() {
+        let update = Update {
+            revision: Revision { number: 2, mark: 1 },
+            base: Some(Revision { number: 1, mark: 7 }),
+            page: 0,
+            pages: 1,
+            accounts: vec!["acme".to_owned()],
+            right_sets: vec![RightSet::from(vec![crate::Rule {
+                resource: "posts".to_owned(),
+                actions: vec!["read".to_owned()],
+            }])],
+            network_sets: vec![vec!["10.0.0.0/8".to_owned()]],
+            tokens: TokenColumns {
+                hashes: vec![KeyHash::from_bytes([0; 32])],
+                keys: vec!["key_1".to_owned()],
+                kinds: vec![KeyKind::UserDefined],
+                accounts: vec![0],
+                right_sets: vec![0],
+                expires_at_ms: vec![0],
+                network_sets: vec![1],
+            },
+            removed_tokens: vec![KeyHash::from_bytes([0xff; 32])],
+        };
+        let wire = r#"{"revision":"2-0000000000000001","base":"1-0000000000000007","page":0,"pages":1,"accounts":["acme"],"right_sets":[[{"resource":"posts","actions":["read"]}]],"network_sets":[["10.0.0.0/8"]],"tokens":{"hashes":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","keys":["key_1"],"kinds":["user_defined"],"accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[1]},"removed_tokens":"//////////////////////////////////////////8="}"#;
+        assert_eq!(serde_json::to_string(&update).unwrap(), wire);
+        assert_eq!(serde_json::from_str::<Update>(wire).unwrap(), update);
+    }
+
+    /// Compatibility: a field added later is ignored, one left out has its default.
+    #[test]
+    fn update_of_another_release_is_read() {
+        let wire = r#"{"revision":"0-0000000000000001","something_new":[1]}"#;
+        let update: Update = serde_json::from_str(wire).unwrap();
+        assert_eq!(update.pages, 1);
+        assert!(update.tokens.hashes.is_empty() && update.base.is_none());
+    }
+
+    #[test]
+    fn unreadable_hashes_are_an_error() {
+        for hashes in ["AAAA", "%", "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA"] {
+            let wire = format!(r#"{{"revision":"0-1","removed_tokens":"{hashes}"}}"#);
+            assert!(serde_json::from_str::<Update>(&wire).is_err(), "{hashes}");
+        }
+    }
+}
