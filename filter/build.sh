@@ -1,0 +1,100 @@
+#!/usr/bin/env bash
+# Runs a cargo command for wasm32-unknown-unknown with whatever toolchain can: the target where it
+# is installed, else rustup's, else Debian's compiler with a standard library built from its source.
+#
+#   filter/build.sh build    builds the module and prints where it is and its size
+#   filter/build.sh clippy   lints the code that only the module has
+#
+# WASM_TOOLCHAIN=rustup or =debian allows only that one.
+set -euo pipefail
+cd "$(dirname "$0")/.."
+
+target=wasm32-unknown-unknown
+tools="$PWD/.tools"
+sysroot="$tools/wasm-sysroot"
+wanted="${WASM_TOOLCHAIN:-any}"
+
+has_target() {
+  compgen -G "$(rustc --print target-libdir --target "$target")/libstd-*.rlib" >/dev/null
+}
+
+add_target() {
+  command -v rustup >/dev/null || return 1
+  echo "filter: adding $target with rustup" >&2
+  timeout 300 rustup target add "$target" >&2
+}
+
+as_root() {
+  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
+}
+
+# Debian's rustc-web comes with the source of its standard library, which is built once into a
+# sysroot of the project's own; -Cembed-bitcode is what link-time optimization needs of it.
+make_debian_sysroot() {
+  command -v apt-get >/dev/null || return 1
+  if ! [ -d /usr/lib/rustlib/src/rust/library ] && ! [ -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src" ]; then
+    echo "filter: installing Debian's Rust compiler and its source" >&2
+    as_root apt-get update -qq >&2 || return 1
+    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
+      rustc-web rust-web-src cargo-web rust-web-clippy >&2 || return 1
+  fi
+  echo "filter: building the standard library for $target, once" >&2
+  local work
+  work="$(mktemp -d)"
+  mkdir -p "$work/src" "$sysroot/lib/rustlib/$target/lib"
+  printf '[package]\nname = "std-for-wasm"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n' >"$work/Cargo.toml"
+  printf '#![no_std]\n' >"$work/src/lib.rs"
+  (cd "$work" && PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
+    CARGO_TARGET_DIR="$work/target" /usr/bin/cargo build --quiet --release --target "$target" \
+    -Zbuild-std=std,panic_abort >&2) || return 1
+  cp "$work/target/$target/release/deps/"*.rlib "$sysroot/lib/rustlib/$target/lib/"
+  rm -rf "$work"
+  /usr/bin/rustc --version >"$sysroot/version"
+}
+
+use_debian() {
+  local linker
+  if ! [ -f "$sysroot/version" ] || [ "$(/usr/bin/rustc --version)" != "$(cat "$sysroot/version")" ]; then
+    rm -rf "$sysroot" "$tools/wasm-target"
+    make_debian_sysroot || return 1
+  fi
+  # rustup's compiler brings a linker that Debian's compiler can use as well.
+  linker="$(find "$(rustc --print sysroot)/lib/rustlib" -path '*/bin/rust-lld' 2>/dev/null | head -n 1)"
+  [ -n "$linker" ] || linker="$(compgen -c wasm-ld | sort -V | tail -n 1)"
+  [ -n "$linker" ] || { echo "filter: no linker for wasm: install the package lld" >&2; return 1; }
+  export RUSTC=/usr/bin/rustc CARGO_TARGET_DIR="$tools/wasm-target"
+  export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="--sysroot=$sysroot"
+  export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker"
+}
+
+if [ "$wanted" != debian ] && { has_target || add_target; }; then
+  toolchain=rustup
+elif [ "$wanted" != rustup ] && use_debian; then
+  toolchain=debian
+else
+  cat >&2 <<END
+filter: no Rust compiler here can build $target. Install one of these, then try again:
+  rustup target add $target
+  apt-get install rustc-web rust-web-src cargo-web rust-web-clippy   (Debian 12)
+END
+  exit 1
+fi
+
+# The shape of a module for Envoy: a library that the host calls, whatever the crate also is.
+case "${1:-build}" in
+  build)
+    cargo build --quiet --package latchkey-filter --lib --target "$target" --profile wasm
+    built="${CARGO_TARGET_DIR:-target}/$target/wasm/latchkey_filter.wasm"
+    mkdir -p target
+    if ! cmp -s "$built" target/latchkey.wasm; then cp "$built" target/latchkey.wasm; fi
+    echo "filter: target/latchkey.wasm, $(wc -c <target/latchkey.wasm) bytes ($toolchain)"
+    ;;
+  clippy)
+    [ "$toolchain" = debian ] && export PATH="/usr/bin:$PATH"
+    cargo clippy --quiet --package latchkey-filter --lib --target "$target" --profile wasm -- --deny warnings
+    ;;
+  *)
+    echo "usage: $0 build|clippy" >&2
+    exit 2
+    ;;
+esac

@@ -1,0 +1,262 @@
+//! Deciding a request: the stages in order, pure and with the time as an argument.
+//!
+//! [`token`] finds what the client presented, [`path`] brings the path into the one form that is
+//! judged and forwarded, the route table says what is needed, [`reach`] adds what parameters ask
+//! for, and [`rights`] compares it with what the key holds. [`edits`] says how the request changes
+//! before it is forwarded or refused.
+
+pub mod edits;
+pub mod path;
+pub mod query;
+pub mod reach;
+pub mod rights;
+pub mod token;
+
+use std::net::IpAddr;
+
+use latchkey_protocol::{KeyHash, Right};
+
+use crate::profile::Profile;
+use crate::profile::carriers::Preflight;
+use crate::profile::routes::{AccessLevel, Route};
+use crate::replica::{KeyRecord, Replica};
+use edits::Edits;
+use path::{CanonicalPath, PathError};
+use query::Query;
+use token::{Found, Presented, Unusable};
+
+/// The headers of a request, pseudo-headers included; names in lower case.
+#[derive(Clone, Copy, Debug)]
+pub struct Headers<'a>(pub &'a [(String, Vec<u8>)]);
+
+impl<'a> Headers<'a> {
+    /// Returns the values of a header, in order.
+    pub fn named(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
+        self.0.iter().filter(move |(header, _)| header == name).map(|(_, value)| value.as_slice())
+    }
+
+    /// Returns the first value of a header, if it is UTF-8.
+    #[must_use]
+    pub fn text(self, name: &str) -> Option<&'a str> {
+        self.named(name).next().and_then(|value| std::str::from_utf8(value).ok())
+    }
+}
+
+/// What is judged.
+#[derive(Clone, Copy)]
+pub struct Request<'a> {
+    /// All headers.
+    pub headers: Headers<'a>,
+    /// The time, in milliseconds since the epoch.
+    pub now_ms: u64,
+    /// Returns the client's address; asked only for keys that are bound to networks.
+    pub client_address: &'a dyn Fn() -> Option<IpAddr>,
+}
+
+impl std::fmt::Debug for Request<'_> {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("Request").field("now_ms", &self.now_ms).finish_non_exhaustive()
+    }
+}
+
+/// What was decided, and how the request changes either way.
+#[derive(Debug)]
+pub struct Judgement<'a> {
+    /// Whether the request may go on.
+    pub outcome: Result<Permit, Rejection>,
+    /// How the request changes: for the upstream if permitted, for the access log if not.
+    pub edits: Edits,
+    /// The route that the request is on; absent if no route lists it.
+    pub route: Option<&'a Route>,
+    /// Whether a token was in the query string, so that the answer must not be kept or referred to.
+    pub token_in_query: bool,
+}
+
+/// Leave to go on.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Permit {
+    /// Without a key.
+    Anonymous,
+    /// With a key.
+    Key {
+        /// Id of the account.
+        account: String,
+        /// Id of the key.
+        key: String,
+    },
+}
+
+/// Why a request is refused.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum Rejection {
+    /// The key may not be used from the client's address.
+    #[error("the key may not be used from this address")]
+    AddressNotAllowed,
+    /// The key's time is over.
+    #[error("the key has expired")]
+    ExpiredKey,
+    /// A query parameter has a value that cannot be judged.
+    #[error("{0}")]
+    Parameter(String),
+    /// A header or parameter says another method than the request's.
+    #[error("`{0}` says another method than the request's")]
+    MethodOverride(String),
+    /// The token stands where it can be neither used nor removed.
+    #[error("the token stands in the path or the host name")]
+    MisplacedToken,
+    /// The key does not hold a right.
+    #[error("the key does not hold `{needed}`")]
+    MissingRight {
+        /// What it would have to hold.
+        needed: Right,
+        /// What it holds, each as `resource:action`.
+        held: Vec<String>,
+    },
+    /// No token was sent.
+    #[error("no token was sent")]
+    MissingToken,
+    /// There is no snapshot yet.
+    #[error("the gateway has no keys yet")]
+    NotReady,
+    /// The path can be read in more than one way.
+    #[error(transparent)]
+    Path(#[from] PathError),
+    /// The token is of no key, or of one that was revoked or suspended.
+    #[error("the token is not valid")]
+    UnknownToken,
+    /// What was sent is no token.
+    #[error(transparent)]
+    UnusableToken(#[from] Unusable),
+}
+
+/// Decides a request.
+///
+/// Without a replica, only what needs no look-up is decided; the rest is [`Rejection::NotReady`].
+/// Every request is stripped of all copies of its token and of identity headers, whatever is
+/// decided.
+#[must_use]
+pub fn authorize<'a>(
+    profile: &'a Profile,
+    replica: Option<&Replica>,
+    request: &Request<'_>,
+) -> Judgement<'a> {
+    // What is not UTF-8 is refused further down, but stripped of its token all the same.
+    let target = request.headers.named(":path").next().unwrap_or_default();
+    let target = &*String::from_utf8_lossy(target);
+    let (raw_path, query) = target.split_once('?').unwrap_or((target, ""));
+    let query = Query(query);
+    let found = token::find(&profile.carriers, &request.headers, query);
+    let path = CanonicalPath::parse(raw_path);
+    let mut edits = Edits::stripping(profile, request.headers, target, &path, &found);
+
+    let method = request.headers.text(":method").unwrap_or_default();
+    let route = path.as_ref().ok().and_then(|path| profile.routes.find(method, &path.segments));
+    let outcome = decide(profile, replica, request, &Target { path, query, method, route }, &found);
+    if let Ok(Permit::Key { account, key }) = &outcome {
+        edits.identify(account, key);
+    }
+    Judgement { outcome, edits, route, token_in_query: found.in_query }
+}
+
+/// What the request line says.
+struct Target<'a> {
+    path: Result<CanonicalPath, PathError>,
+    query: Query<'a>,
+    method: &'a str,
+    route: Option<&'a Route>,
+}
+
+fn decide(
+    profile: &Profile,
+    replica: Option<&Replica>,
+    request: &Request<'_>,
+    target: &Target<'_>,
+    found: &Found<'_>,
+) -> Result<Permit, Rejection> {
+    let path = target.path.as_ref().map_err(|error| *error)?;
+    if target.query.0.contains('#') {
+        return Err(PathError::Fragment.into());
+    }
+    refuse_misplaced_token(request.headers, path, found)?;
+    refuse_method_override(profile, request.headers, target)?;
+    if is_preflight(profile, request.headers, target.method) {
+        return Ok(Permit::Anonymous);
+    }
+
+    let access = target.route.map_or(&profile.unlisted, |route| &route.access);
+    let token = match &found.presented {
+        Presented::Nothing if access.level == AccessLevel::Public => return Ok(Permit::Anonymous),
+        Presented::Nothing => return Err(Rejection::MissingToken),
+        Presented::Token(token) => token,
+        Presented::Unusable(why) => return Err((*why).into()),
+    };
+    let replica = replica.ok_or(Rejection::NotReady)?;
+    let key = replica.find(&KeyHash::of(token)).ok_or(Rejection::UnknownToken)?;
+    authenticate(key, request)?;
+
+    let needed = reach::needed(target.route, access, &path.segments, target.query)?;
+    rights::check(profile, access, &needed, key)?;
+    Ok(Permit::Key { account: key.account.to_string(), key: key.id.to_string() })
+}
+
+/// Checks what a key says of when and whence it may be used.
+fn authenticate(key: &KeyRecord, request: &Request<'_>) -> Result<(), Rejection> {
+    if key.expires_at_ms.is_some_and(|expires_at_ms| request.now_ms >= expires_at_ms.get()) {
+        return Err(Rejection::ExpiredKey);
+    }
+    let Some(networks) = &key.networks else {
+        return Ok(());
+    };
+    // An IPv4 client of a listener on an IPv6 socket comes as `::ffff:192.0.2.1`.
+    let address = (request.client_address)().map(|address| address.to_canonical());
+    match address {
+        Some(address) if networks.iter().any(|network| network.contains(&address)) => Ok(()),
+        Some(_) | None => Err(Rejection::AddressNotAllowed),
+    }
+}
+
+fn refuse_misplaced_token(
+    headers: Headers<'_>,
+    path: &CanonicalPath,
+    found: &Found<'_>,
+) -> Result<(), Rejection> {
+    let in_path = path.segments.iter().any(|segment| found.is_in(segment.as_bytes()));
+    let in_host = headers.named(":authority").any(|host| found.is_in(host));
+    if in_path || in_host { Err(Rejection::MisplacedToken) } else { Ok(()) }
+}
+
+/// Refuses a request that tells a framework to treat it as one of another method.
+fn refuse_method_override(
+    profile: &Profile,
+    headers: Headers<'_>,
+    target: &Target<'_>,
+) -> Result<(), Rejection> {
+    for (name, value) in headers.0 {
+        let said =
+            profile.method_override.headers.iter().any(|other| edits::same_name(name, other));
+        if said && !value.eq_ignore_ascii_case(target.method.as_bytes()) {
+            return Err(Rejection::MethodOverride(name.clone()));
+        }
+    }
+    for name in &profile.method_override.parameters {
+        let differs = target
+            .query
+            .named(name)
+            .any(|parameter| !parameter.value.eq_ignore_ascii_case(target.method.as_bytes()));
+        if differs {
+            return Err(Rejection::MethodOverride(name.clone()));
+        }
+    }
+    Ok(())
+}
+
+fn is_preflight(profile: &Profile, headers: Headers<'_>, method: &str) -> bool {
+    method == "OPTIONS"
+        && match profile.preflight {
+            Preflight::Cors => headers.named("access-control-request-method").next().is_some(),
+            Preflight::EveryOptions => true,
+        }
+}
+
+#[cfg(test)]
+mod tests;

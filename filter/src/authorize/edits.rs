@@ -1,0 +1,119 @@
+//! How a request changes before it is forwarded, logged or refused.
+
+use super::Headers;
+use super::path::{CanonicalPath, PathError};
+use super::query::Query;
+use super::token::Found;
+use crate::profile::Profile;
+use crate::profile::carriers::Carrier;
+
+/// Changes to the headers of a request.
+#[derive(Debug, Default, PartialEq, Eq)]
+pub struct Edits {
+    /// Names of headers to remove, all of their values.
+    pub remove: Vec<String>,
+    /// The `:path` to set, where it changes.
+    pub path: Option<String>,
+    /// Headers to set: name and value.
+    pub set: Vec<(&'static str, String)>,
+}
+
+/// Header that tells the upstream the id of the account.
+pub const ACCOUNT_HEADER: &str = "x-latchkey-account";
+/// Header that tells the upstream the id of the key.
+pub const KEY_HEADER: &str = "x-latchkey-key";
+
+impl Edits {
+    /// Returns the changes that every request undergoes, whatever is decided.
+    ///
+    /// Every copy of the token goes, wherever it stands; so do inbound identity headers, and
+    /// headers from which some frameworks take another path than the request's. Names count with
+    /// `_` for `-` too, since CGI-like upstreams cannot tell them apart.
+    pub(super) fn stripping(
+        profile: &Profile,
+        headers: Headers<'_>,
+        target: &str,
+        path: &Result<CanonicalPath, PathError>,
+        found: &Found<'_>,
+    ) -> Self {
+        let mut remove: Vec<String> = Vec::new();
+        for (name, value) in headers.0 {
+            let goes =
+                !name.starts_with(':') && (is_never_forwarded(profile, name) || found.is_in(value));
+            if goes && !remove.contains(name) {
+                remove.push(name.clone());
+            }
+        }
+        let forwarded = forwarded_target(profile, target, path, found);
+        Self { remove, path: (forwarded != target).then_some(forwarded), set: Vec::new() }
+    }
+
+    /// Adds the identity headers.
+    pub(super) fn identify(&mut self, account: &str, key: &str) {
+        self.set.push((ACCOUNT_HEADER, account.to_owned()));
+        self.set.push((KEY_HEADER, key.to_owned()));
+    }
+}
+
+/// Reports whether two header names are the same to an upstream that reads `_` as `-`.
+pub(super) fn same_name(name: &str, other: &str) -> bool {
+    name.len() == other.len()
+        && name.bytes().zip(other.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+}
+
+fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
+    let is_carrier = profile.carriers.iter().any(|carrier| match carrier {
+        Carrier::Bearer(header) | Carrier::Header(header) => same_name(name, header),
+        Carrier::Query(_) => false,
+    });
+    let is_identity = name
+        .split_at_checked(IDENTITY_PREFIX.len())
+        .is_some_and(|(prefix, _)| same_name(prefix, IDENTITY_PREFIX));
+    is_carrier
+        || is_identity
+        || PATH_OVERRIDES.iter().any(|header| same_name(name, header))
+        || profile.method_override.headers.iter().any(|header| same_name(name, header))
+}
+
+fn forwarded_target(
+    profile: &Profile,
+    target: &str,
+    path: &Result<CanonicalPath, PathError>,
+    found: &Found<'_>,
+) -> String {
+    let (raw_path, query) = target.split_once('?').unwrap_or((target, ""));
+    let secret_in_path = match path {
+        Ok(path) => path.segments.iter().any(|segment| found.is_in(segment.as_bytes())),
+        Err(_) => found.is_in(raw_path.as_bytes()),
+    };
+    let mut forwarded = match path {
+        _ if secret_in_path => "/".to_owned(),
+        Ok(path) => path.text.clone(),
+        Err(_) => raw_path.to_owned(),
+    };
+    if !target.contains('?') {
+        return forwarded;
+    }
+    let carriers = || {
+        profile.carriers.iter().filter_map(|carrier| match carrier {
+            Carrier::Bearer(_) | Carrier::Header(_) => None,
+            Carrier::Query(name) => Some(name),
+        })
+    };
+    let kept = Query(query).without(|parameter| {
+        carriers().any(|name| parameter.is(name))
+            || found.is_in(&parameter.value)
+            || found.is_in(parameter.raw.as_bytes())
+    });
+    if !kept.is_empty() || query.is_empty() {
+        forwarded.push('?');
+        forwarded.push_str(&kept);
+    }
+    forwarded
+}
+
+/// What the names of all identity headers start with.
+const IDENTITY_PREFIX: &str = "x-latchkey-";
+
+/// Headers from which IIS and some PHP frameworks take the path.
+const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];

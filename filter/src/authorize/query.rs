@@ -1,0 +1,121 @@
+//! The query string: its parameters as upstreams may read them, and its text without some of them.
+
+use std::borrow::Cow;
+
+use percent_encoding::percent_decode;
+
+/// A query string as it was sent.
+#[derive(Clone, Copy, Debug, Default)]
+pub struct Query<'a>(pub &'a str);
+
+/// One parameter of a query string.
+#[derive(Debug)]
+pub struct Parameter<'a> {
+    /// As it was sent: `name=value`.
+    pub raw: &'a str,
+    /// Name, as [`Self::is`] compares it.
+    name: Vec<u8>,
+    /// Whether the name was sent just as it is meant, with no brackets or other spelling.
+    pub plain: bool,
+    /// Decoded value.
+    pub value: Cow<'a, [u8]>,
+}
+
+impl<'a> Query<'a> {
+    /// Returns the parameters, in order.
+    pub fn parameters(self) -> impl Iterator<Item = Parameter<'a>> {
+        self.0.split('&').filter(|raw| !raw.is_empty()).map(Parameter::parse)
+    }
+
+    /// Returns the parameters that an upstream could read under a name.
+    pub fn named(self, name: &str) -> impl Iterator<Item = Parameter<'a>> {
+        self.parameters().filter(move |parameter| parameter.is(name))
+    }
+
+    /// Returns the query string without some parameters, the rest byte for byte.
+    pub fn without(self, removed: impl Fn(&Parameter<'_>) -> bool) -> String {
+        let kept: Vec<&str> = self
+            .0
+            .split('&')
+            .filter(|raw| raw.is_empty() || !removed(&Parameter::parse(raw)))
+            .collect();
+        kept.join("&")
+    }
+}
+
+impl<'a> Parameter<'a> {
+    fn parse(raw: &'a str) -> Self {
+        let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
+        let decoded = decode(name);
+        let folded = fold(&decoded);
+        Self { raw, plain: folded == *decoded, name: folded, value: decode(value) }
+    }
+
+    /// Reports whether an upstream could read the parameter under a name.
+    ///
+    /// PHP reads `a.b`, `a b` and `a[x]` as `a_b` and `a`, skips leading blanks, and ends a name at
+    /// a zero byte; so `content_type[]`, `content_type[0]` and `auth.token` all count.
+    #[must_use]
+    pub fn is(&self, name: &str) -> bool {
+        self.name == name.as_bytes()
+    }
+}
+
+fn fold(name: &[u8]) -> Vec<u8> {
+    name.trim_ascii_start()
+        .iter()
+        .take_while(|&&byte| byte != b'[' && byte != 0)
+        .map(|&byte| if byte == b'.' || byte == b' ' { b'_' } else { byte })
+        .collect()
+}
+
+/// Decodes `application/x-www-form-urlencoded` text; what encodes nothing stays as it is.
+fn decode(text: &str) -> Cow<'_, [u8]> {
+    if !text.contains(['+', '%']) {
+        return Cow::Borrowed(text.as_bytes());
+    }
+    let spaced: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
+    Cow::Owned(percent_decode(&spaced).collect())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_spelling_of_a_name_counts() {
+        for raw in [
+            "content_type=a",
+            "content_type[]=a",
+            "content_type[0]=a",
+            "content_type%5B%5D=a",
+            "content%5ftype=a",
+            "content.type=a",
+            "content+type[x][y]=a",
+            "%20content_type=a",
+            "content_type%00x=a",
+        ] {
+            let query = Query(raw);
+            let values: Vec<_> = query.named("content_type").map(|p| p.value.to_vec()).collect();
+            assert_eq!(values, [b"a"], "{raw}");
+        }
+        for raw in ["", "content_types=a", "xcontent_type=a", "Content_Type=a", "=content_type"] {
+            assert_eq!(Query(raw).named("content_type").count(), 0, "{raw}");
+        }
+    }
+
+    #[test]
+    fn removal_leaves_the_rest_byte_for_byte() {
+        let removed = |parameter: &Parameter<'_>| parameter.is("t");
+        for (raw, rest) in [
+            ("t=1", ""),
+            ("a=%7e&t=1&b=+", "a=%7e&b=+"),
+            ("&&t=1&", "&&"),
+            ("%74=1&a", "a"),
+            ("t", ""),
+            ("T=1", "T=1"),
+        ] {
+            assert_eq!(Query(raw).without(removed), rest, "{raw}");
+        }
+    }
+}

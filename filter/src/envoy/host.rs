@@ -1,0 +1,45 @@
+//! What the host offers beside the SDK: the environment and randomness, by WASI's names.
+//!
+//! `std` has neither on wasm32-unknown-unknown. This is the one place with unsafe code: the
+//! functions are imported by hand, and each call passes pointers into buffers that outlive it.
+#![expect(unsafe_code, reason = "imports of host functions have no safe form")]
+
+#[link(wasm_import_module = "wasi_snapshot_preview1")]
+unsafe extern "C" {
+    fn environ_sizes_get(count: *mut usize, bytes: *mut usize) -> u32;
+    fn environ_get(entries: *mut *mut u8, buffer: *mut u8) -> u32;
+    fn random_get(buffer: *mut u8, bytes: usize) -> u32;
+}
+
+/// Returns an environment variable of the VM.
+///
+/// Which of Envoy's own variables the VM has is said in `vm_config.environment_variables`.
+pub(super) fn environment_variable(name: &str) -> Option<String> {
+    let (mut count, mut bytes) = (0_usize, 0_usize);
+    // SAFETY: both pointers are to live integers; the host writes one integer to each.
+    if unsafe { environ_sizes_get(&raw mut count, &raw mut bytes) } != SUCCESS || bytes == 0 {
+        return None;
+    }
+    let mut entries = vec![std::ptr::null_mut::<u8>(); count];
+    let mut buffer = vec![0_u8; bytes];
+    // SAFETY: the buffers have the sizes that the host gave just above, for this same environment.
+    if unsafe { environ_get(entries.as_mut_ptr(), buffer.as_mut_ptr()) } != SUCCESS {
+        return None;
+    }
+    buffer.split(|&byte| byte == 0).find_map(|entry| {
+        let value = entry.strip_prefix(name.as_bytes())?.strip_prefix(b"=")?;
+        String::from_utf8(value.to_vec()).ok()
+    })
+}
+
+/// Returns random bits from the host's cryptographic generator; 0 if it has none to give.
+pub(super) fn random_bits() -> u64 {
+    let mut bytes = [0_u8; 8];
+    // SAFETY: the host writes eight bytes to a buffer of eight bytes.
+    if unsafe { random_get(bytes.as_mut_ptr(), bytes.len()) } != SUCCESS {
+        return 0;
+    }
+    u64::from_le_bytes(bytes)
+}
+
+const SUCCESS: u32 = 0;

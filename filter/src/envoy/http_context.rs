@@ -1,0 +1,234 @@
+//! One request.
+
+use std::cell::Cell;
+use std::net::{IpAddr, SocketAddr};
+use std::rc::Rc;
+
+use proxy_wasm::hostcalls;
+use proxy_wasm::traits::{Context, HttpContext};
+use proxy_wasm::types::{Action, MapType};
+
+use super::root_context::now_ms;
+use super::source::Source;
+use crate::answer::{self, Answer};
+use crate::authorize::edits::Edits;
+use crate::authorize::{self, Headers, Judgement, Permit, Rejection, Request};
+use crate::config::Config;
+
+/// What all requests of one plugin configuration share.
+#[derive(Debug)]
+pub(super) struct Gateway {
+    pub(super) config: Config,
+    pub(super) source: Rc<Source>,
+}
+
+/// A request that waits for the first snapshot.
+#[derive(Debug)]
+pub(super) struct Waiting {
+    context_id: u32,
+    since_ms: u64,
+    headers: Vec<(String, Vec<u8>)>,
+    gateway: Rc<Gateway>,
+    progress: Rc<Progress>,
+}
+
+/// How far a request has come; shared with its place in the queue.
+#[derive(Debug, Default)]
+struct Progress {
+    is_replied: Cell<bool>,
+    token_in_query: Cell<bool>,
+}
+
+/// The context of one request.
+#[derive(Debug)]
+pub(super) struct Http {
+    context_id: u32,
+    gateway: Option<Rc<Gateway>>,
+    progress: Rc<Progress>,
+}
+
+impl Http {
+    pub(super) fn new(context_id: u32, gateway: Option<Rc<Gateway>>) -> Self {
+        Self { context_id, gateway, progress: Rc::default() }
+    }
+}
+
+impl Context for Http {}
+
+impl HttpContext for Http {
+    fn on_http_request_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+        let Some(gateway) = &self.gateway else {
+            // Envoy makes no request context before the configuration was accepted; should it do
+            // so, there is nothing to decide with.
+            let _ = hostcalls::send_http_response(503, vec![], None);
+            return Action::Pause;
+        };
+        let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
+        let now_ms = now_ms();
+        match decide(gateway, &headers, now_ms, &self.progress, Patience::MayWait) {
+            Verdict::Forward => Action::Continue,
+            Verdict::Replied => Action::Pause,
+            Verdict::Wait => {
+                gateway.source.waiting.borrow_mut().push(Waiting {
+                    context_id: self.context_id,
+                    since_ms: now_ms,
+                    headers,
+                    gateway: Rc::clone(gateway),
+                    progress: Rc::clone(&self.progress),
+                });
+                Action::Pause
+            }
+        }
+    }
+
+    fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+        if self.progress.token_in_query.get() && !self.progress.is_replied.get() {
+            keep_private();
+        }
+        Action::Continue
+    }
+}
+
+/// Decides the requests that waited for a snapshot, or for longer than they may.
+///
+/// Leaves the effective context at that of the last request.
+pub(super) fn serve_waiting(source: &Source, now_ms: u64) {
+    if source.waiting.borrow().is_empty() {
+        return;
+    }
+    let is_ready = source.poller.borrow().replica().is_some();
+    let mut due = Vec::new();
+    source.waiting.borrow_mut().retain_mut(|waiting| {
+        // A clock that steps back ends the wait rather than prolonging it.
+        let waited_ms = now_ms.checked_sub(waiting.since_ms);
+        let is_over = waited_ms.is_none_or(|ms| ms >= waiting.gateway.config.startup_wait_ms);
+        if is_ready || is_over {
+            due.push(waiting.take());
+            return false;
+        }
+        true
+    });
+    for waiting in due {
+        // The client may be gone, and its context with it.
+        if hostcalls::set_effective_context(waiting.context_id).is_err() {
+            continue;
+        }
+        let Waiting { headers, gateway, progress, .. } = &waiting;
+        match decide(gateway, headers, now_ms, progress, Patience::MayNotWait) {
+            Verdict::Forward => {
+                let _ = hostcalls::resume_http_request();
+            }
+            Verdict::Replied | Verdict::Wait => {}
+        }
+    }
+}
+
+impl Waiting {
+    fn take(&mut self) -> Self {
+        Self {
+            context_id: self.context_id,
+            since_ms: self.since_ms,
+            headers: std::mem::take(&mut self.headers),
+            gateway: Rc::clone(&self.gateway),
+            progress: Rc::clone(&self.progress),
+        }
+    }
+}
+
+enum Patience {
+    MayWait,
+    MayNotWait,
+}
+
+enum Verdict {
+    Forward,
+    Replied,
+    Wait,
+}
+
+/// Decides a request in the effective context, and changes or answers it.
+fn decide(
+    gateway: &Gateway,
+    headers: &[(String, Vec<u8>)],
+    now_ms: u64,
+    progress: &Progress,
+    patience: Patience,
+) -> Verdict {
+    let profile = &gateway.config.profile;
+    let headers = Headers(headers);
+    let poller = gateway.source.poller.borrow();
+    let request = Request { headers, now_ms, client_address: &client_address };
+    let judgement = authorize::authorize(profile, poller.replica(), &request);
+    match (&judgement.outcome, patience) {
+        (Err(Rejection::NotReady), Patience::MayWait) if gateway.config.startup_wait_ms > 0 => {
+            return Verdict::Wait;
+        }
+        (Ok(_) | Err(_), Patience::MayWait | Patience::MayNotWait) => {}
+    }
+
+    progress.token_in_query.set(judgement.token_in_query);
+    gateway.source.metrics.count_outcome(&judgement.outcome);
+    apply(&judgement.edits);
+    record(&judgement);
+    match &judgement.outcome {
+        Ok(_) => Verdict::Forward,
+        Err(rejection) => {
+            progress.is_replied.set(true);
+            send(&answer::refusal(profile, &judgement, rejection, headers));
+            Verdict::Replied
+        }
+    }
+}
+
+fn apply(edits: &Edits) {
+    for name in &edits.remove {
+        let _ = hostcalls::remove_map_value(MapType::HttpRequestHeaders, name);
+    }
+    if let Some(path) = &edits.path {
+        let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, ":path", Some(path));
+    }
+    for (name, value) in &edits.set {
+        let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value));
+    }
+}
+
+/// Leaves the facts in Envoy's filter state, where its access log finds them as
+/// `%FILTER_STATE(wasm.latchkey_…:PLAIN)%`.
+fn record(judgement: &Judgement<'_>) {
+    let decision = match &judgement.outcome {
+        Ok(Permit::Anonymous) => "anonymous",
+        Ok(Permit::Key { account, key }) => {
+            let _ = hostcalls::set_property(vec!["latchkey_account"], Some(account.as_bytes()));
+            let _ = hostcalls::set_property(vec!["latchkey_key"], Some(key.as_bytes()));
+            "permitted"
+        }
+        Err(rejection) => rejection.reason(),
+    };
+    let _ = hostcalls::set_property(vec!["latchkey_decision"], Some(decision.as_bytes()));
+}
+
+fn send(answer: &Answer) {
+    let headers =
+        answer.headers.iter().map(|(name, value)| (name.as_str(), value.as_str())).collect();
+    let body = Some(answer.body.as_bytes());
+    let _ = hostcalls::send_http_response(u32::from(answer.status), headers, body);
+}
+
+/// Keeps an answer to a URL with a token in it out of shared caches, and the URL out of `Referer`.
+fn keep_private() {
+    let map = MapType::HttpResponseHeaders;
+    let cache_control = hostcalls::get_map_value_bytes(map, "cache-control").ok().flatten();
+    let is_stricter = cache_control.is_some_and(|value| {
+        value.split(|&byte| byte == b',').any(|part| part.trim_ascii() == b"no-store")
+    });
+    if !is_stricter {
+        let _ = hostcalls::set_map_value(map, "cache-control", Some("private"));
+    }
+    let _ = hostcalls::set_map_value(map, "referrer-policy", Some("no-referrer"));
+}
+
+fn client_address() -> Option<IpAddr> {
+    let address = hostcalls::get_property(vec!["source", "address"]).ok().flatten()?;
+    let address = std::str::from_utf8(&address).ok()?;
+    address.parse::<SocketAddr>().ok().map(|address| address.ip())
+}

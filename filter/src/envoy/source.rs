@@ -1,0 +1,70 @@
+//! What this VM knows of one control plane and profile, kept apart from contexts.
+//!
+//! Envoy replaces the root context with every change of configuration, in the same VM. What was
+//! learned has to outlive it, so it lives in a static.
+
+use std::cell::RefCell;
+use std::collections::BTreeMap;
+use std::rc::Rc;
+
+use super::host;
+use super::http_context::Waiting;
+use super::metrics::Metrics;
+use super::shared_data;
+use crate::config::Config;
+use crate::poller::Poller;
+
+/// One control plane and profile, as this VM knows it.
+#[derive(Debug)]
+pub(super) struct Source {
+    pub(super) poller: RefCell<Poller>,
+    /// Requests that wait for the first snapshot.
+    pub(super) waiting: RefCell<Vec<Waiting>>,
+    pub(super) metrics: Metrics,
+}
+
+thread_local! {
+    static SOURCES: RefCell<BTreeMap<Id, Rc<Source>>> = const { RefCell::new(BTreeMap::new()) };
+}
+
+/// What makes two configurations share what they know.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Id {
+    profile: String,
+    cluster: String,
+    authority: String,
+    path_prefix: String,
+}
+
+/// Returns what this VM knows of a configuration's control plane and profile.
+pub(super) fn source(config: &Config, node_id: &str) -> Rc<Source> {
+    let control_plane = &config.control_plane;
+    let id = Id {
+        profile: config.profile.name.clone(),
+        cluster: control_plane.cluster.clone(),
+        authority: control_plane.authority.clone(),
+        path_prefix: control_plane.path_prefix.clone(),
+    };
+    SOURCES.with_borrow_mut(|sources| {
+        let make = || {
+            let worker = format!("{:08x}", host::random_bits() & 0xffff_ffff);
+            let poller = Poller::new(&config.profile.name, &instance(node_id), &worker);
+            Rc::new(Source {
+                poller: RefCell::new(poller),
+                waiting: RefCell::new(Vec::new()),
+                metrics: Metrics::define(),
+            })
+        };
+        Rc::clone(sources.entry(id).or_insert_with(make))
+    })
+}
+
+/// Returns the name of this Envoy process: its node id and a random part, since nodes may share an
+/// id and a restarted Envoy is another proxy.
+fn instance(node_id: &str) -> String {
+    let random = format!("{:08x}", host::random_bits() & 0xffff_ffff);
+    let random = shared_data::get_or_set("latchkey/process", random.as_bytes())
+        .and_then(|bytes| String::from_utf8(bytes).ok())
+        .unwrap_or(random);
+    if node_id.is_empty() { format!("envoy-{random}") } else { format!("{node_id}-{random}") }
+}

@@ -1,0 +1,305 @@
+//! When to ask the control plane, and what to do with its answers: a state machine, no I/O.
+
+use latchkey_protocol::poll::{MAX_WAIT_MS, Poll};
+use latchkey_protocol::{Revision, Update};
+
+use crate::replica::{Replica, UpdateError};
+
+/// Keeps a replica up to date, one poll at a time.
+#[derive(Debug)]
+pub struct Poller {
+    profile: String,
+    instance: String,
+    worker: String,
+    replica: Option<Replica>,
+    /// The snapshot that is being taken in, and the page that comes next.
+    assembling: Option<(Replica, u32)>,
+    /// Whether the replica fits no delta any more; it goes on answering until a snapshot is in.
+    needs_snapshot: bool,
+    state: State,
+    failures: u32,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// A poll is due once the clock has gone on `wait_ms` from `since_ms`.
+    Idle { since_ms: u64, wait_ms: u64 },
+    /// A poll is under way since then.
+    InFlight { since_ms: u64 },
+}
+
+/// What an answer brought.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Progress {
+    /// A page of a snapshot of several.
+    Page,
+    /// Everything up to a revision.
+    Applied(Revision),
+}
+
+/// Why an answer was of no use.
+#[derive(Debug, thiserror::Error)]
+pub enum AnswerError {
+    /// It could not be read.
+    #[error("the update is not readable: {0}")]
+    Unreadable(#[from] serde_json::Error),
+    /// It did not fit; a snapshot is asked for next.
+    #[error(transparent)]
+    Update(#[from] UpdateError),
+}
+
+impl Poller {
+    /// Returns a poller with nothing yet, whose first poll is due at once.
+    #[must_use]
+    pub fn new(profile: &str, instance: &str, worker: &str) -> Self {
+        Self {
+            profile: profile.to_owned(),
+            instance: instance.to_owned(),
+            worker: worker.to_owned(),
+            replica: None,
+            assembling: None,
+            needs_snapshot: false,
+            state: State::Idle { since_ms: 0, wait_ms: 0 },
+            failures: 0,
+        }
+    }
+
+    /// Returns what is known, once a whole snapshot is in.
+    #[must_use]
+    pub fn replica(&self) -> Option<&Replica> {
+        self.replica.as_ref()
+    }
+
+    /// Returns the poll to make now, if one is due.
+    ///
+    /// The clock may step: a time before the last one counts as due, so that a step back delays
+    /// nothing.
+    pub fn poll(&mut self, now_ms: u64) -> Option<Poll> {
+        let (since_ms, wait_ms) = match self.state {
+            State::Idle { since_ms, wait_ms } => (since_ms, wait_ms),
+            State::InFlight { since_ms } => (since_ms, CALL_TIMEOUT_MS + LOST_AFTER_MS),
+        };
+        if now_ms >= since_ms && now_ms - since_ms < wait_ms {
+            return None;
+        }
+        self.state = State::InFlight { since_ms: now_ms };
+        let mut poll = Poll {
+            profile: self.profile.clone(),
+            instance: self.instance.clone(),
+            worker: self.worker.clone(),
+            after: None,
+            snapshot: None,
+            page: 0,
+            wait_ms: MAX_WAIT_MS,
+        };
+        match (&self.assembling, &self.replica) {
+            (Some((assembling, page)), _) => {
+                poll.snapshot = Some(assembling.revision());
+                poll.page = *page;
+            }
+            (None, Some(_)) if self.needs_snapshot => {}
+            (None, Some(replica)) => poll.after = Some(replica.revision()),
+            (None, None) => {}
+        }
+        Some(poll)
+    }
+
+    /// Takes in an answer with an update.
+    ///
+    /// # Errors
+    ///
+    /// An [`AnswerError`]; what is known stays as it was, and a snapshot is asked for next.
+    pub fn on_update(&mut self, now_ms: u64, body: &[u8]) -> Result<Progress, AnswerError> {
+        let taken = serde_json::from_slice(body)
+            .map_err(AnswerError::from)
+            .and_then(|update| self.take(update).map_err(AnswerError::from));
+        match taken {
+            Ok(progress) => {
+                self.failures = 0;
+                self.state = State::Idle { since_ms: now_ms, wait_ms: 0 };
+                Ok(progress)
+            }
+            Err(error) => {
+                self.assembling = None;
+                if let AnswerError::Update(UpdateError::Gap { .. }) = &error {
+                    self.needs_snapshot = true;
+                }
+                self.on_failure(now_ms);
+                Err(error)
+            }
+        }
+    }
+
+    /// Takes in the answer that nothing changed.
+    pub fn on_nothing_new(&mut self, now_ms: u64) {
+        self.failures = 0;
+        self.state = State::Idle { since_ms: now_ms, wait_ms: 0 };
+    }
+
+    /// Takes in that there was no answer, or none of use: the next poll waits a little longer with
+    /// each failure, up to [`MAX_BACKOFF_MS`].
+    pub fn on_failure(&mut self, now_ms: u64) {
+        self.failures = self.failures.saturating_add(1);
+        let backoff_ms = MIN_BACKOFF_MS << self.failures.min(8).saturating_sub(1);
+        // Proxies that lost the control plane together do not come back together: each worker
+        // waits a share of its own, spread by its random name.
+        let spread = self.worker.bytes().map(u64::from).sum::<u64>() % 50;
+        let wait_ms = backoff_ms.min(MAX_BACKOFF_MS) * (75 + spread) / 100;
+        self.state = State::Idle { since_ms: now_ms, wait_ms };
+    }
+
+    /// Forgets the poll that is under way: its answer will not come.
+    pub fn abandon(&mut self) {
+        self.state = State::Idle { since_ms: 0, wait_ms: 0 };
+    }
+
+    fn take(&mut self, update: Update) -> Result<Progress, UpdateError> {
+        if let Some(base) = update.base {
+            let revision = update.revision;
+            let Some(replica) = &mut self.replica else {
+                return Err(UpdateError::Gap { base, held: revision });
+            };
+            replica.apply_delta(base, update)?;
+            return Ok(Progress::Applied(revision));
+        }
+
+        let (mut assembling, expected) = match self.assembling.take() {
+            Some((replica, page)) if replica.revision() == update.revision => (replica, page),
+            Some(_) | None => (Replica::empty(update.revision), 0),
+        };
+        if update.page != expected {
+            return Err(UpdateError::Page { found: update.page, expected });
+        }
+        let (revision, pages) = (update.revision, update.pages);
+        assembling.add(update)?;
+        let next = expected.saturating_add(1);
+        if next < pages {
+            self.assembling = Some((assembling, next));
+            return Ok(Progress::Page);
+        }
+        self.replica = Some(assembling);
+        self.needs_snapshot = false;
+        Ok(Progress::Applied(revision))
+    }
+}
+
+/// Longest time that a poll may take, in milliseconds: the control plane's longest wait and room
+/// for a slow page.
+pub const CALL_TIMEOUT_MS: u64 = MAX_WAIT_MS + 10_000;
+
+/// How long after its time-out a call counts as lost, in milliseconds: Envoy drops calls without a
+/// word when it replaces a plugin.
+const LOST_AFTER_MS: u64 = 1_000;
+
+/// Wait after the first failure, in milliseconds: a restarted control plane is back in less.
+const MIN_BACKOFF_MS: u64 = 50;
+
+/// Longest wait, in milliseconds: below the second within which a change must be in force once the
+/// control plane is back.
+const MAX_BACKOFF_MS: u64 = 600;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn update(base: Option<u64>, revision: u64, page: u32, pages: u32) -> String {
+        let base = base.map_or(String::new(), |base| format!(r#""base":"{base}-1","#));
+        let hash = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
+        format!(
+            r#"{{"revision":"{revision}-1",{base}"page":{page},"pages":{pages},"accounts":["a"],
+            "right_sets":[[]],"tokens":{{"hashes":"{hash}","keys":["k"],"kinds":["user_defined"],
+            "accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[0]}}}}"#
+        )
+    }
+
+    fn take(poller: &mut Poller, json: &str) -> Result<Progress, AnswerError> {
+        poller.on_update(0, json.as_bytes())
+    }
+
+    fn held(poller: &Poller) -> Option<u64> {
+        poller.replica().map(|replica| replica.revision().number)
+    }
+
+    #[test]
+    fn revision_advances_only_when_all_pages_are_in() {
+        let mut poller = Poller::new("p", "i", "w");
+        assert_eq!(poller.poll(0).unwrap().after, None);
+        assert_eq!(take(&mut poller, &update(None, 5, 0, 3)).unwrap(), Progress::Page);
+        let next = poller.poll(0).unwrap();
+        assert_eq!((next.snapshot.map(|r| r.number), next.page), (Some(5), 1));
+        take(&mut poller, &update(None, 5, 1, 3)).unwrap();
+        assert_eq!(held(&poller), None);
+        take(&mut poller, &update(None, 5, 2, 3)).unwrap();
+        assert_eq!(held(&poller), Some(5));
+        assert_eq!(poller.poll(0).unwrap().after.map(|r| r.number), Some(5));
+    }
+
+    #[test]
+    fn page_out_of_order_starts_the_snapshot_over() {
+        let mut poller = Poller::new("p", "i", "w");
+        take(&mut poller, &update(None, 5, 0, 3)).unwrap();
+        assert!(take(&mut poller, &update(None, 5, 2, 3)).is_err());
+        let next = poller.poll(1_000).unwrap();
+        assert_eq!((next.snapshot, next.after), (None, None));
+        assert!(take(&mut poller, &update(None, 6, 1, 2)).is_err());
+        take(&mut poller, &update(None, 7, 0, 1)).unwrap();
+        assert_eq!(held(&poller), Some(7));
+    }
+
+    #[test]
+    fn gap_asks_for_a_snapshot_and_keeps_what_is_known() {
+        let mut poller = Poller::new("p", "i", "w");
+        assert!(take(&mut poller, &update(Some(1), 2, 0, 1)).is_err());
+        take(&mut poller, &update(None, 5, 0, 1)).unwrap();
+        take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
+        assert!(take(&mut poller, &update(Some(8), 9, 0, 1)).is_err());
+        assert_eq!(poller.replica().map(Replica::len), Some(1));
+        let next = poller.poll(1_000).unwrap();
+        assert_eq!((next.after, next.snapshot), (None, None));
+        take(&mut poller, &update(None, 9, 0, 1)).unwrap();
+        assert_eq!(held(&poller), Some(9));
+    }
+
+    #[test]
+    fn unreadable_answer_changes_nothing() {
+        let mut poller = Poller::new("p", "i", "w");
+        take(&mut poller, &update(None, 5, 0, 1)).unwrap();
+        for body in ["", "{", "null", "{}", "\u{0}"] {
+            assert!(take(&mut poller, body).is_err(), "{body}");
+            assert_eq!(held(&poller), Some(5));
+        }
+        assert_eq!(poller.poll(10_000).unwrap().after.map(|r| r.number), Some(5));
+    }
+
+    #[test]
+    fn failures_are_retried_within_a_second() {
+        let mut poller = Poller::new("p", "i", "w");
+        let mut now = 1_000_000;
+        for _ in 0..50 {
+            assert!(poller.poll(now).is_some());
+            assert!(poller.poll(now).is_none(), "one poll at a time");
+            poller.on_failure(now);
+            assert!(poller.poll(now).is_none(), "not at once");
+            now += 1_000;
+        }
+    }
+
+    /// A clock that steps back used to be able to silence a poller for as long as the step.
+    #[test]
+    fn clock_that_steps_back_delays_nothing() {
+        let mut poller = Poller::new("p", "i", "w");
+        assert!(poller.poll(1_000_000).is_some());
+        poller.on_failure(1_000_000);
+        assert!(poller.poll(5).is_some());
+    }
+
+    #[test]
+    fn call_whose_answer_never_comes_is_made_again() {
+        let mut poller = Poller::new("p", "i", "w");
+        assert!(poller.poll(1).is_some());
+        assert!(poller.poll(CALL_TIMEOUT_MS).is_none());
+        assert!(poller.poll(CALL_TIMEOUT_MS + LOST_AFTER_MS + 1).is_some());
+        poller.abandon();
+        assert!(poller.poll(CALL_TIMEOUT_MS + LOST_AFTER_MS + 2).is_some());
+    }
+}

@@ -1,0 +1,231 @@
+//! API profiles: how one HTTP API is read, as data.
+//!
+//! A profile is a JSON file. It says where the token is carried ([`carriers`]), what each route
+//! needs ([`routes`]), how refusals look ([`answers`]), and what the API's keys are like
+//! ([`keys`]). The code knows no API by name: another API is another file.
+
+pub mod answers;
+pub mod carriers;
+pub mod keys;
+pub mod routes;
+
+use std::collections::BTreeMap;
+
+use serde::Deserialize;
+
+use answers::{AnswerSet, Answers};
+use carriers::{Carrier, MethodOverride, Preflight};
+use keys::{KeyRules, PlanDefault};
+use routes::{Access, Route, RouteTable};
+
+/// The profiles that ship with the product: name and JSON text.
+pub const SHIPPED: [(&str, &str); 2] = [
+    ("flotiq", include_str!("../profiles/flotiq.json")),
+    ("fltr", include_str!("../profiles/fltr.json")),
+];
+
+/// How one HTTP API is read.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(try_from = "ProfileFile")]
+pub struct Profile {
+    /// Name by which accounts and listeners refer to it.
+    pub name: String,
+    /// The API's name for people.
+    pub title: String,
+    /// What the API's keys are like.
+    pub keys: KeyRules,
+    /// Plan of an account that names none.
+    pub default_plan: String,
+    /// Plans that come with the profile.
+    pub plans: Vec<PlanDefault>,
+    /// Where a token may be, in the order in which they are documented to clients.
+    pub carriers: Vec<Carrier>,
+    /// Authentication scheme named in `WWW-Authenticate`.
+    pub challenge: String,
+    /// Which `OPTIONS` requests pass without a key.
+    pub preflight: Preflight,
+    /// By what an upstream might be told another method than the request's.
+    pub method_override: MethodOverride,
+    /// Resource → held action → the actions that it implies.
+    pub implied_actions: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    /// Routes, by path.
+    pub routes: RouteTable,
+    /// What a request needs that no route lists.
+    pub unlisted: Access,
+    /// How refusals look.
+    pub answers: Answers,
+    /// Answers that differ on routes that name the set.
+    pub answer_sets: BTreeMap<String, AnswerSet>,
+    /// Headers of every refusal.
+    pub refusal_headers: BTreeMap<String, String>,
+}
+
+impl Profile {
+    /// Returns the profile that a JSON text describes.
+    ///
+    /// # Errors
+    ///
+    /// A sentence that names the field and what was expected.
+    pub fn parse(json: &str) -> Result<Self, String> {
+        let mut deserializer = serde_json::Deserializer::from_str(json);
+        serde_path_to_error::deserialize(&mut deserializer).map_err(|error| error.to_string())
+    }
+
+    /// Returns the held actions that imply an action on a resource, itself not included.
+    pub fn implying<'a>(
+        &'a self,
+        resource: &str,
+        action: &'a str,
+    ) -> impl Iterator<Item = &'a str> {
+        self.implied_actions
+            .get(resource)
+            .into_iter()
+            .flatten()
+            .filter(move |(_, implied)| implied.iter().any(|name| name == action))
+            .map(|(held, _)| held.as_str())
+    }
+
+    /// Returns the route that has the answer set's name, if any, with the default answers behind it.
+    #[must_use]
+    pub fn answer_set(&self, name: Option<&str>) -> Option<&AnswerSet> {
+        self.answer_sets.get(name?)
+    }
+}
+
+/// The file's form, checked as a whole when it becomes a [`Profile`].
+#[derive(Deserialize)]
+#[serde(deny_unknown_fields)]
+struct ProfileFile {
+    name: String,
+    title: String,
+    keys: KeyRules,
+    default_plan: String,
+    plans: Vec<PlanDefault>,
+    carriers: Vec<Carrier>,
+    challenge: String,
+    preflight: Preflight,
+    #[serde(default)]
+    method_override: MethodOverride,
+    #[serde(default)]
+    implied_actions: BTreeMap<String, BTreeMap<String, Vec<String>>>,
+    routes: Vec<Route>,
+    unlisted: Access,
+    answers: Answers,
+    #[serde(default)]
+    answer_sets: BTreeMap<String, AnswerSet>,
+    #[serde(default)]
+    refusal_headers: BTreeMap<String, String>,
+}
+
+impl TryFrom<ProfileFile> for Profile {
+    type Error = String;
+
+    fn try_from(file: ProfileFile) -> Result<Self, Self::Error> {
+        check_name("name", &file.name)?;
+        if file.carriers.is_empty() {
+            return Err("`carriers`: expected at least one place where a token may be".to_owned());
+        }
+        for (index, carrier) in file.carriers.iter().enumerate() {
+            carrier.check().map_err(|error| format!("`carriers[{index}]`: {error}"))?;
+        }
+        check_token("challenge", &file.challenge)?;
+        if !file.plans.iter().any(|plan| plan.id == file.default_plan) {
+            return Err(format!(
+                "`default_plan`: expected the id of one of `plans`, found `{}`",
+                file.default_plan
+            ));
+        }
+        file.keys.check()?;
+        for (name, value) in &file.refusal_headers {
+            check_token("refusal_headers", name)?;
+            if value.bytes().any(|byte| byte.is_ascii_control()) {
+                return Err(format!("`refusal_headers.{name}`: expected no control characters"));
+            }
+        }
+        for (index, route) in file.routes.iter().enumerate() {
+            if let Some(set) = route.answers.as_deref()
+                && !file.answer_sets.contains_key(set)
+            {
+                return Err(format!(
+                    "`routes[{index}].answers`: expected a name in `answer_sets`, found `{set}`"
+                ));
+            }
+        }
+
+        Ok(Self {
+            routes: RouteTable::new(file.routes)?,
+            name: file.name,
+            title: file.title,
+            keys: file.keys,
+            default_plan: file.default_plan,
+            plans: file.plans,
+            carriers: file.carriers,
+            challenge: file.challenge,
+            preflight: file.preflight,
+            method_override: file.method_override,
+            implied_actions: file.implied_actions,
+            unlisted: file.unlisted,
+            answers: file.answers,
+            answer_sets: file.answer_sets,
+            refusal_headers: file.refusal_headers,
+        })
+    }
+}
+
+fn check_name(field: &str, name: &str) -> Result<(), String> {
+    let usable = !name.is_empty()
+        && name.len() <= 63
+        && name
+            .bytes()
+            .all(|byte| byte.is_ascii_lowercase() || byte.is_ascii_digit() || byte == b'-');
+    if usable {
+        return Ok(());
+    }
+    Err(format!("`{field}`: expected 1 to 63 of `a-z`, `0-9` and `-`, found `{name}`"))
+}
+
+/// Checks a `token` of RFC 9110, section 5.6.2: what a header's or scheme's name may be.
+fn check_token(field: &str, text: &str) -> Result<(), String> {
+    let is_token_char =
+        |byte: u8| byte.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(&byte);
+    if !text.is_empty() && text.bytes().all(is_token_char) {
+        return Ok(());
+    }
+    Err(format!("`{field}`: expected letters, digits and `-`, found `{text}`"))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn shipped_profiles_are_valid() {
+        for (name, json) in SHIPPED {
+            assert_eq!(Profile::parse(json).unwrap().name, name);
+        }
+    }
+
+    #[test]
+    fn error_names_the_field() {
+        let (_, flotiq) = SHIPPED[0];
+        for (from, to, field) in [
+            (r#""name": "flotiq""#, r#""name": "Flotiq!""#, "`name`"),
+            (r#""default_plan": "free""#, r#""default_plan": "gold""#, "`default_plan`"),
+            (r#"{"query": "auth_token"}"#, r#"{"cookie": "t"}"#, "carriers[1]"),
+            (r#"{"query": "auth_token"}"#, r#"{"query": ""}"#, "carriers[1]"),
+            (r#""{type}:read"]"#, r#""{typo}:read"]"#, "routes[0].needs[0]"),
+            (r#""{type}:read"]"#, r#""read"]"#, "routes[0].needs"),
+            (r#"["POST"], "path""#, r#"["post"], "path""#, "routes[1].methods"),
+            (r#"/content/{type}/removed"#, r#"/content/{typ}/batch"#, "routes[2]"),
+            (r#""answers": "graphql""#, r#""answers": "gql""#, "answers"),
+            (r#""status": 401"#, r#""status": "401""#, "answers.unauthenticated.status"),
+            (r#""challenge": "ApiKey""#, r#""challenge": "Api Key""#, "`challenge`"),
+            (r#""application_keys": true,"#, r#""application_keyz": true,"#, "keys"),
+        ] {
+            let broken = flotiq.replacen(from, to, 1);
+            assert_ne!(broken, flotiq, "{from}");
+            let error = Profile::parse(&broken).unwrap_err();
+            assert!(error.contains(field), "{field}: {error}");
+        }
+    }
+}

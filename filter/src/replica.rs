@@ -1,0 +1,355 @@
+//! This proxy's copy of the snapshot: token hash → key.
+
+use std::collections::BTreeSet;
+use std::hash::{BuildHasherDefault, Hasher};
+use std::num::NonZeroU64;
+use std::rc::Rc;
+
+use hashbrown::HashMap;
+use ipnet::IpNet;
+use latchkey_protocol::{KeyHash, KeyKind, Revision, RightSet, Update};
+
+/// All usable keys of one profile, as of a revision.
+#[derive(Debug)]
+pub struct Replica {
+    revision: Revision,
+    keys: HashMap<KeyHash, KeyRecord, BuildHasherDefault<HashPrefix>>,
+    accounts: BTreeSet<Rc<str>>,
+    right_sets: BTreeSet<Rc<RightSet>>,
+    network_sets: BTreeSet<Rc<[IpNet]>>,
+    /// Number of sets at which those that no key uses any more are dropped.
+    sweep_at: usize,
+}
+
+/// What a token stands for.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct KeyRecord {
+    /// Id of the key.
+    pub id: Box<str>,
+    /// Kind of the key.
+    pub kind: KeyKind,
+    /// Id of the account.
+    pub account: Rc<str>,
+    /// What the key holds.
+    pub rights: Rc<RightSet>,
+    /// Networks from which it may be used; absent, all.
+    pub networks: Option<Rc<[IpNet]>>,
+    /// First moment at which the token is no longer valid, in milliseconds since the epoch.
+    pub expires_at_ms: Option<NonZeroU64>,
+}
+
+/// Why an update was not applied; the replica is as it was before.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+pub enum UpdateError {
+    /// A delta that starts from another revision than the replica's.
+    #[error("the delta starts from revision {base}, the replica is at {held}")]
+    Gap {
+        /// What the delta starts from.
+        base: Revision,
+        /// What the replica holds.
+        held: Revision,
+    },
+    /// Columns of different lengths.
+    #[error("the columns of tokens differ in length")]
+    Columns,
+    /// An index past the end of its table.
+    #[error("index {index} is past the end of `{table}`")]
+    Index {
+        /// Name of the table.
+        table: &'static str,
+        /// The index.
+        index: u32,
+    },
+    /// A network that is no CIDR.
+    #[error("`{0}` is no network")]
+    Network(String),
+    /// A page of another snapshot than the one being taken in, or out of order.
+    #[error("page {found} came where page {expected} was expected")]
+    Page {
+        /// Page that came.
+        found: u32,
+        /// Page that was expected.
+        expected: u32,
+    },
+}
+
+impl Replica {
+    /// Returns an empty replica, to which the pages of a snapshot are added.
+    #[must_use]
+    pub fn empty(revision: Revision) -> Self {
+        Self {
+            revision,
+            keys: HashMap::default(),
+            accounts: BTreeSet::new(),
+            right_sets: BTreeSet::new(),
+            network_sets: BTreeSet::new(),
+            sweep_at: MIN_SWEEP,
+        }
+    }
+
+    /// Returns the revision up to which all changes are in.
+    #[must_use]
+    pub fn revision(&self) -> Revision {
+        self.revision
+    }
+
+    /// Returns the number of tokens.
+    #[must_use]
+    pub fn len(&self) -> usize {
+        self.keys.len()
+    }
+
+    /// Reports whether there are no tokens.
+    #[must_use]
+    pub fn is_empty(&self) -> bool {
+        self.keys.is_empty()
+    }
+
+    /// Returns what a token stands for.
+    #[must_use]
+    pub fn find(&self, hash: &KeyHash) -> Option<&KeyRecord> {
+        self.keys.get(hash)
+    }
+
+    /// Applies a delta, whole or not at all.
+    ///
+    /// # Errors
+    ///
+    /// An [`UpdateError`] if the delta does not fit; the replica is unchanged.
+    pub fn apply_delta(&mut self, base: Revision, update: Update) -> Result<(), UpdateError> {
+        if base != self.revision {
+            return Err(UpdateError::Gap { base, held: self.revision });
+        }
+        let revision = update.revision;
+        self.add(update)?;
+        self.revision = revision;
+        Ok(())
+    }
+
+    /// Adds the tokens of a page or delta and removes those that it names.
+    ///
+    /// # Errors
+    ///
+    /// An [`UpdateError`] if it contradicts itself; the replica is unchanged.
+    pub fn add(&mut self, update: Update) -> Result<(), UpdateError> {
+        let records = self.records(&update)?;
+        for hash in &update.removed_tokens {
+            self.keys.remove(hash);
+        }
+        self.keys.extend(update.tokens.hashes.into_iter().zip(records));
+        self.sweep();
+        Ok(())
+    }
+
+    fn records(&mut self, update: &Update) -> Result<Vec<KeyRecord>, UpdateError> {
+        let tokens = &update.tokens;
+        let count = tokens.hashes.len();
+        let lengths = [
+            tokens.keys.len(),
+            tokens.kinds.len(),
+            tokens.accounts.len(),
+            tokens.right_sets.len(),
+            tokens.expires_at_ms.len(),
+            tokens.network_sets.len(),
+        ];
+        if lengths.iter().any(|&length| length != count) {
+            return Err(UpdateError::Columns);
+        }
+        let accounts: Vec<Rc<str>> = update
+            .accounts
+            .iter()
+            .map(|account| intern(&mut self.accounts, Rc::from(account.as_str())))
+            .collect();
+        let right_sets: Vec<Rc<RightSet>> = update
+            .right_sets
+            .iter()
+            .map(|rights| intern(&mut self.right_sets, Rc::new(rights.clone())))
+            .collect();
+        let mut network_sets: Vec<Option<Rc<[IpNet]>>> = vec![None];
+        for networks in &update.network_sets {
+            let networks: Rc<[IpNet]> =
+                networks.iter().map(|network| parse_network(network)).collect::<Result<_, _>>()?;
+            network_sets.push(Some(intern(&mut self.network_sets, networks)));
+        }
+
+        let mut records = Vec::with_capacity(count);
+        let columns = tokens.keys.iter().zip(&tokens.kinds).zip(&tokens.accounts);
+        let columns = columns.zip(&tokens.right_sets).zip(&tokens.network_sets);
+        for (((((key, kind), account), rights), networks), &expires_at_ms) in
+            columns.zip(&tokens.expires_at_ms)
+        {
+            records.push(KeyRecord {
+                id: key.as_str().into(),
+                kind: *kind,
+                account: entry("accounts", &accounts, *account)?,
+                rights: entry("right_sets", &right_sets, *rights)?,
+                networks: entry("network_sets", &network_sets, *networks)?,
+                expires_at_ms: NonZeroU64::new(expires_at_ms),
+            });
+        }
+        Ok(records)
+    }
+
+    /// Drops sets that no key uses, now and then: looking at all of them costs as much as there
+    /// are, so it waits until there are twice as many as after the last time.
+    fn sweep(&mut self) {
+        if self.accounts.len() + self.right_sets.len() + self.network_sets.len() < self.sweep_at {
+            return;
+        }
+        self.accounts.retain(|account| Rc::strong_count(account) > 1);
+        self.right_sets.retain(|rights| Rc::strong_count(rights) > 1);
+        self.network_sets.retain(|networks| Rc::strong_count(networks) > 1);
+        let left = self.accounts.len() + self.right_sets.len() + self.network_sets.len();
+        self.sweep_at = MIN_SWEEP.max(2 * left);
+    }
+}
+
+fn intern<T: Ord + ?Sized>(known: &mut BTreeSet<Rc<T>>, value: Rc<T>) -> Rc<T> {
+    if let Some(same) = known.get(&value) {
+        return Rc::clone(same);
+    }
+    known.insert(Rc::clone(&value));
+    value
+}
+
+fn entry<T: Clone>(table: &'static str, entries: &[T], index: u32) -> Result<T, UpdateError> {
+    usize::try_from(index)
+        .ok()
+        .and_then(|at| entries.get(at))
+        .cloned()
+        .ok_or(UpdateError::Index { table, index })
+}
+
+fn parse_network(text: &str) -> Result<IpNet, UpdateError> {
+    text.parse().map_err(|_| UpdateError::Network(text.to_owned()))
+}
+
+/// Takes a hash's first eight bytes for its place in the table.
+///
+/// SHA-256 needs no second hash. Only the control plane puts entries in, so nobody can crowd them.
+#[derive(Clone, Copy, Debug, Default)]
+struct HashPrefix(u64);
+
+impl Hasher for HashPrefix {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        if let Some(first) = bytes.first_chunk() {
+            self.0 = u64::from_le_bytes(*first);
+        }
+    }
+
+    // The length that is written before the bytes of an array.
+    fn write_usize(&mut self, _length: usize) {}
+}
+
+/// Sets below which sweeping is not worth its while.
+const MIN_SWEEP: usize = 1024;
+
+#[cfg(test)]
+mod tests {
+    use latchkey_protocol::{Rule, TokenColumns};
+    use proptest::prelude::*;
+
+    use super::*;
+
+    fn revision(number: u64) -> Revision {
+        Revision { number, mark: number }
+    }
+
+    fn hash(id: u8) -> KeyHash {
+        KeyHash::of(&[id])
+    }
+
+    fn delta(base: u64, added: &[u8], removed: &[u8]) -> Update {
+        let count = added.len();
+        Update {
+            revision: revision(base + 1),
+            base: Some(revision(base)),
+            page: 0,
+            pages: 1,
+            accounts: vec!["acme".to_owned()],
+            right_sets: vec![RightSet::from(vec![Rule {
+                resource: "*".to_owned(),
+                actions: vec!["read".to_owned()],
+            }])],
+            network_sets: vec![],
+            tokens: TokenColumns {
+                hashes: added.iter().map(|&id| hash(id)).collect(),
+                keys: added.iter().map(|id| format!("key_{id}")).collect(),
+                kinds: vec![KeyKind::UserDefined; count],
+                accounts: vec![0; count],
+                right_sets: vec![0; count],
+                expires_at_ms: vec![0; count],
+                network_sets: vec![0; count],
+            },
+            removed_tokens: removed.iter().map(|&id| hash(id)).collect(),
+        }
+    }
+
+    fn apply(replica: &mut Replica, update: Update) -> Result<(), UpdateError> {
+        replica.apply_delta(update.base.unwrap(), update)
+    }
+
+    #[test]
+    fn delta_adds_and_removes() {
+        let mut replica = Replica::empty(revision(0));
+        apply(&mut replica, delta(0, &[1, 2], &[])).unwrap();
+        apply(&mut replica, delta(1, &[3], &[1])).unwrap();
+        assert_eq!(replica.revision(), revision(2));
+        assert!(replica.find(&hash(1)).is_none());
+        assert_eq!(&*replica.find(&hash(2)).unwrap().id, "key_2");
+        assert_eq!(replica.len(), 2);
+    }
+
+    #[test]
+    fn equal_right_sets_are_held_once() {
+        let mut replica = Replica::empty(revision(0));
+        apply(&mut replica, delta(0, &[1], &[])).unwrap();
+        apply(&mut replica, delta(1, &[2], &[])).unwrap();
+        let [one, two] = [1, 2].map(|id| Rc::clone(&replica.find(&hash(id)).unwrap().rights));
+        assert!(Rc::ptr_eq(&one, &two));
+    }
+
+    #[test]
+    fn rejected_update_changes_nothing() {
+        let mut replica = Replica::empty(revision(0));
+        apply(&mut replica, delta(0, &[1], &[])).unwrap();
+        let gap = delta(7, &[2], &[1]);
+        let mut other_store = delta(1, &[2], &[1]);
+        other_store.base = Some(Revision { number: 1, mark: 99 });
+        let mut columns = delta(1, &[2], &[1]);
+        columns.tokens.kinds.clear();
+        let mut account = delta(1, &[2], &[1]);
+        account.tokens.accounts = vec![1];
+        let mut rights = delta(1, &[2], &[1]);
+        rights.tokens.right_sets = vec![u32::MAX];
+        let mut networks = delta(1, &[2], &[1]);
+        networks.tokens.network_sets = vec![1];
+        let mut network = delta(1, &[2], &[1]);
+        network.network_sets = vec![vec!["10.0.0.0/99".to_owned()]];
+        for bad in [gap, other_store, columns, account, rights, networks, network] {
+            assert!(apply(&mut replica, bad.clone()).is_err(), "{bad:?}");
+            assert_eq!(replica.revision(), revision(1));
+            assert_eq!((replica.find(&hash(1)).is_some(), replica.len()), (true, 1), "{bad:?}");
+        }
+    }
+
+    proptest! {
+        /// A replica that saw every delta holds what a plain set holds.
+        #[test]
+        fn deltas_add_up(steps in prop::collection::vec((any::<[u8; 2]>(), any::<[u8; 2]>()), 0..20)) {
+            let mut replica = Replica::empty(revision(0));
+            let mut model = BTreeSet::new();
+            for (index, (added, removed)) in steps.into_iter().enumerate() {
+                apply(&mut replica, delta(index as u64, &added, &removed)).unwrap();
+                model.retain(|id| !removed.contains(id));
+                model.extend(added);
+            }
+            prop_assert_eq!(replica.len(), model.len());
+            prop_assert!(model.iter().all(|&id| replica.find(&hash(id)).is_some()));
+        }
+    }
+}
