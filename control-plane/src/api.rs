@@ -1,0 +1,11 @@
+//! The management API: `/api/v1/…`, for operators and their tools.
+
+pub(crate) mod accounts;
+pub(crate) mod audit;
+pub(crate) mod extract;
+pub(crate) mod fields;
+pub(crate) mod keys;
+pub(crate) mod lists;
+pub(crate) mod plans;
+pub(crate) mod proxies;
+pub(crate) mod resources;

@@ -1,0 +1,176 @@
+//! Accounts.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use latchkey_filter::profile::Profile;
+use latchkey_protocol::right::EVERY;
+use latchkey_protocol::{KeyKind, Rule};
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::extract::{Body, Parameters};
+use super::fields::Fields;
+use super::lists::{List, ListParameters};
+use crate::error::{ApiError, Problem};
+use crate::router::App;
+use crate::store::{self, Account, AccountPatch, NewAccount, NewKey, Origin};
+use crate::token;
+
+/// An account to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateAccount {
+    /// Made up if absent.
+    #[schema(examples("acme"))]
+    id: Option<String>,
+    /// Name for people.
+    #[schema(examples("Acme Ltd"))]
+    name: String,
+    /// Id of its plan; the profile's default if absent.
+    #[schema(examples("free"))]
+    plan: Option<String>,
+    /// Name of its API profile.
+    #[schema(examples("flotiq"))]
+    profile: String,
+}
+
+/// What to change of an account; what is absent stays.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EditAccount {
+    name: Option<String>,
+    plan: Option<String>,
+    /// Cannot be changed; accepted if it is what it is.
+    profile: Option<String>,
+}
+
+/// Lists accounts, by id.
+#[utoipa::path(get, path = "/accounts", params(ListParameters),
+    responses((status = 200, body = List<Account>), (status = 400, body = Problem)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<List<Account>>, ApiError> {
+    let page = parameters.page()?;
+    let asked = page.clone();
+    let accounts = app.store.read(move |db| store::accounts::list(db, &asked)).await?;
+    Ok(Json(List::cut(accounts, &page, |account| account.id.clone())))
+}
+
+/// Makes an account, with its Application keys where the profile has them.
+#[utoipa::path(post, path = "/accounts", request_body = CreateAccount,
+    responses((status = 201, body = Account), (status = 400, body = Problem),
+        (status = 409, body = Problem)))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    origin: Origin,
+    Body(body): Body<CreateAccount>,
+) -> Result<(StatusCode, Json<Account>), ApiError> {
+    let mut fields = Fields::default();
+    if let Some(id) = &body.id {
+        fields.id("id", id);
+    }
+    fields.name("name", &body.name);
+    fields.finish()?;
+    let profile = profile(&app, &body.profile)?;
+    let new = NewAccount {
+        id: body.id.unwrap_or_else(|| token::new_id("acc_").to_lowercase()),
+        name: body.name,
+        plan: body.plan.unwrap_or_else(|| profile.default_plan.clone()),
+        keys: application_keys(profile),
+        profile: body.profile,
+    };
+    let account =
+        app.store.change(origin, move |change| store::accounts::create(change, &new)).await?;
+    Ok((StatusCode::CREATED, Json(account)))
+}
+
+/// Returns an account.
+#[utoipa::path(get, path = "/accounts/{account}", params(("account" = String, Path)),
+    responses((status = 200, body = Account), (status = 404, body = Problem)))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Account>, ApiError> {
+    Ok(Json(app.store.read(move |db| store::accounts::get(db, &id)).await?))
+}
+
+/// Changes an account.
+#[utoipa::path(patch, path = "/accounts/{account}", params(("account" = String, Path)),
+    request_body = EditAccount,
+    responses((status = 200, body = Account), (status = 400, body = Problem),
+        (status = 404, body = Problem)))]
+pub(crate) async fn edit(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    origin: Origin,
+    Body(body): Body<EditAccount>,
+) -> Result<Json<Account>, ApiError> {
+    let mut fields = Fields::default();
+    if let Some(name) = &body.name {
+        fields.name("name", name);
+    }
+    fields.finish()?;
+    if let Some(profile) = &body.profile {
+        let wanted = id.clone();
+        let account = app.store.read(move |db| store::accounts::get(db, &wanted)).await?;
+        if *profile != account.profile {
+            let message = format!("expected `{}`: it cannot be changed", account.profile);
+            return Err(ApiError::field("profile", message));
+        }
+    }
+    let patch = AccountPatch { name: body.name, plan: body.plan };
+    let account =
+        app.store.change(origin, move |change| store::accounts::edit(change, &id, &patch)).await?;
+    Ok(Json(account))
+}
+
+/// Removes an account with all that it owns; its tokens are refused from then on.
+#[utoipa::path(delete, path = "/accounts/{account}", params(("account" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem)))]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    origin: Origin,
+) -> Result<StatusCode, ApiError> {
+    app.store.change(origin, move |change| store::accounts::delete(change, &id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Returns the profile of a name that a request gave.
+pub(super) fn profile<'a>(app: &'a App, name: &str) -> Result<&'a Profile, ApiError> {
+    match app.profiles.get(name) {
+        Some(installed) => Ok(&installed.profile),
+        None => {
+            let message = format!("expected one of {}, found `{name}`", app.profiles.names());
+            Err(ApiError::field("profile", message))
+        }
+    }
+}
+
+/// Returns the two keys that an account of a profile has from birth, if it has any.
+///
+/// Nobody sees their first tokens: they are regenerated when they are first needed.
+fn application_keys(profile: &Profile) -> Vec<NewKey> {
+    if !profile.keys.application_keys {
+        return Vec::new();
+    }
+    let keys = [
+        (KeyKind::ApplicationReadWrite, "Application key: read and write", EVERY),
+        (KeyKind::ApplicationReadOnly, "Application key: read only", "read"),
+    ];
+    keys.map(|(kind, name, action)| NewKey {
+        id: token::new_id("key_"),
+        name: name.to_owned(),
+        kind,
+        rules: vec![Rule { resource: EVERY.to_owned(), actions: vec![action.to_owned()] }],
+        environment: None,
+        note: None,
+        expires_at: None,
+        allowed_networks: Vec::new(),
+        limits: Vec::new(),
+        token: token::minted(&token::generate(&profile.keys.token)),
+    })
+    .to_vec()
+}

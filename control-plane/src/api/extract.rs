@@ -1,0 +1,122 @@
+//! What handlers take from requests, with errors that name the field.
+
+use std::convert::Infallible;
+use std::net::SocketAddr;
+
+use axum::extract::rejection::BytesRejection;
+use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::http::header;
+use axum::http::request::Parts;
+use bytes::Bytes;
+use serde::de::DeserializeOwned;
+use serde::{Deserialize, Deserializer};
+
+use crate::error::ApiError;
+use crate::store::Origin;
+
+/// A JSON body; an empty one counts as `{}`.
+#[derive(Debug)]
+pub(crate) struct Body<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let content_type = request
+            .headers()
+            .get(header::CONTENT_TYPE)
+            .map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase());
+        let bytes =
+            Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+                BytesRejection::FailedToBufferBody(error)
+                    if error.to_string().contains("length limit") =>
+                {
+                    ApiError::TooLarge
+                }
+                other => ApiError::Malformed(other.body_text()),
+            })?;
+        if bytes.trim_ascii().is_empty() {
+            return from_json(b"{}");
+        }
+        // Browsers send other types across origins without asking; JSON they do not.
+        let is_json = content_type.is_some_and(|value| {
+            let name = value.split(';').next().unwrap_or_default().trim();
+            name == "application/json"
+                || (name.starts_with("application/") && name.ends_with("+json"))
+        });
+        if !is_json {
+            return Err(ApiError::UnsupportedType);
+        }
+        from_json(&bytes)
+    }
+}
+
+fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<Body<T>, ApiError> {
+    let mut deserializer = serde_json::Deserializer::from_slice(json);
+    let value = serde_path_to_error::deserialize(&mut deserializer)
+        .map_err(|error| named(&error.path().to_string(), &error.into_inner().to_string()))?;
+    deserializer
+        .end()
+        .map_err(|error| ApiError::Malformed(format!("the body is not one JSON value: {error}")))?;
+    Ok(Body(value))
+}
+
+/// Returns an error of a field, or of the body as a whole where there is no field.
+fn named(path: &str, message: &str) -> ApiError {
+    let field = match path {
+        // Serde names a missing or unknown field in its message only.
+        "." => message.split('`').nth(1).filter(|_| message.contains(" field `")),
+        _ => Some(path),
+    };
+    match field {
+        Some(field) => ApiError::field(field, message),
+        None => ApiError::Malformed(format!("the body is not what was expected: {message}")),
+    }
+}
+
+/// The query string.
+#[derive(Debug)]
+pub(crate) struct Parameters<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Query::<T>::from_request_parts(parts, state).await {
+            Ok(query) => Ok(Self(query.0)),
+            Err(rejection) => {
+                let message = rejection.body_text();
+                let message = message.rsplit_once("string: ").map_or(&*message, |(_, rest)| rest);
+                Err(match message.split_once(": ") {
+                    Some((field, message)) => ApiError::field(field, message),
+                    None => named(".", message),
+                })
+            }
+        }
+    }
+}
+
+impl<S: Send + Sync> FromRequestParts<S> for Origin {
+    type Rejection = Infallible;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
+        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+        Ok(Self {
+            actor: "operator".to_owned(),
+            address: peer.map_or(String::new(), |ConnectInfo(address)| address.ip().to_string()),
+        })
+    }
+}
+
+/// Tells a field that is `null` from one that is absent.
+///
+/// # Errors
+///
+/// If the value is neither `null` nor what was expected.
+pub(crate) fn nullable<'de, T, D>(from: D) -> Result<Option<Option<T>>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    Option::deserialize(from).map(Some)
+}

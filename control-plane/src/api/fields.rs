@@ -1,0 +1,158 @@
+//! Checks of fields, all of a request at once.
+
+use std::net::IpAddr;
+
+use ipnet::IpNet;
+use latchkey_filter::profile::keys::KeyRules;
+use latchkey_protocol::{Limit, Rule};
+
+use crate::error::{ApiError, FieldError};
+use crate::time::Time;
+
+/// Collects what is wrong with the fields of one request.
+#[derive(Debug, Default)]
+pub(crate) struct Fields(Vec<FieldError>);
+
+impl Fields {
+    /// Returns all errors that were found, if any.
+    pub(crate) fn finish(self) -> Result<(), ApiError> {
+        if self.0.is_empty() { Ok(()) } else { Err(ApiError::Fields(self.0)) }
+    }
+
+    fn add(&mut self, field: &str, message: impl Into<String>) {
+        self.0.push(FieldError { field: field.to_owned(), message: message.into() });
+    }
+
+    /// Checks an id that people choose.
+    pub(crate) fn id(&mut self, field: &str, id: &str) {
+        let starts =
+            id.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
+        let rest = id
+            .bytes()
+            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
+        if !starts || !rest || id.len() > MAX_ID_CHARS {
+            self.add(
+                field,
+                format!(
+                    "expected 1 to {MAX_ID_CHARS} of `a-z`, `0-9`, `-` and `_`, with a letter or \
+                     digit first"
+                ),
+            );
+        }
+    }
+
+    /// Checks a name for people.
+    pub(crate) fn name(&mut self, field: &str, name: &str) {
+        let chars = name.chars().count();
+        if name.trim().is_empty() || chars > MAX_NAME_CHARS {
+            self.add(field, format!("expected 1 to {MAX_NAME_CHARS} characters, found {chars}"));
+        } else if name.chars().any(char::is_control) {
+            self.add(field, "expected no control characters");
+        }
+    }
+
+    /// Checks a text that may be long and have several lines.
+    pub(crate) fn text(&mut self, field: &str, text: &str, max_chars: usize) {
+        let chars = text.chars().count();
+        if chars > max_chars {
+            self.add(field, format!("expected at most {max_chars} characters, found {chars}"));
+        } else if text.chars().any(|c| c.is_control() && c != '\n' && c != '\t') {
+            self.add(field, "expected no control characters but line breaks");
+        }
+    }
+
+    /// Checks the rules of a key against what the profile knows.
+    pub(crate) fn rules(&mut self, rules: &[Rule], profile: &KeyRules) {
+        if rules.len() > MAX_RULES {
+            self.add("rules", format!("expected at most {MAX_RULES} rules, found {}", rules.len()));
+        }
+        for (index, rule) in rules.iter().enumerate() {
+            if let Err(message) = profile.check_resource(&rule.resource) {
+                self.add(&format!("rules[{index}].resource"), message);
+            }
+            if rule.actions.is_empty() {
+                self.add(&format!("rules[{index}].actions"), "expected at least one action");
+            }
+            for (at, action) in rule.actions.iter().enumerate() {
+                if let Err(message) = profile.check_action(action) {
+                    self.add(&format!("rules[{index}].actions[{at}]"), message);
+                }
+            }
+        }
+    }
+
+    /// Checks networks and returns them as CIDR; an address stands for itself.
+    pub(crate) fn networks(&mut self, field: &str, networks: &[String]) -> Vec<String> {
+        if networks.len() > MAX_NETWORKS {
+            self.add(
+                field,
+                format!("expected at most {MAX_NETWORKS} networks, found {}", networks.len()),
+            );
+        }
+        let mut canonical = Vec::with_capacity(networks.len());
+        for (index, text) in networks.iter().enumerate() {
+            let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
+            match text.parse::<IpNet>().ok().or_else(address) {
+                Some(network) => canonical.push(network.trunc().to_string()),
+                None => self.add(
+                    &format!("{field}[{index}]"),
+                    format!(
+                        "expected a network such as `192.0.2.0/24` or an address, found `{text}`"
+                    ),
+                ),
+            }
+        }
+        canonical
+    }
+
+    /// Checks that a time is still to come.
+    pub(crate) fn future(&mut self, field: &str, time: Time) {
+        if time <= Time::now() {
+            self.add(field, "expected a time in the future");
+        }
+    }
+
+    /// Checks the limits of a plan or key.
+    pub(crate) fn limits(&mut self, field: &str, limits: &[Limit]) {
+        if limits.len() > MAX_LIMITS {
+            self.add(
+                field,
+                format!("expected at most {MAX_LIMITS} limits, found {}", limits.len()),
+            );
+        }
+        for (index, limit) in limits.iter().enumerate() {
+            let at = format!("{field}[{index}]");
+            self.id(&format!("{at}.name"), &limit.name);
+            if limits.iter().take(index).any(|other| other.name == limit.name) {
+                self.add(&format!("{at}.name"), format!("`{}` is there twice", limit.name));
+            }
+            if limit.amount > MAX_AMOUNT {
+                self.add(&format!("{at}.amount"), format!("expected at most {MAX_AMOUNT}"));
+            }
+            if !(1..=MAX_BUCKET_SECONDS).contains(&limit.bucket_seconds) {
+                let message = format!("expected 1 to {MAX_BUCKET_SECONDS}");
+                self.add(&format!("{at}.bucket_seconds"), message);
+            }
+            if !(1..=MAX_BUCKETS).contains(&limit.buckets) {
+                self.add(&format!("{at}.buckets"), format!("expected 1 to {MAX_BUCKETS}"));
+            }
+        }
+    }
+}
+
+/// Room for any host name's label, so that ids can be used as such.
+const MAX_ID_CHARS: usize = 63;
+/// A line on a screen.
+const MAX_NAME_CHARS: usize = 200;
+/// More content types than the reference customers' largest accounts have.
+const MAX_RULES: usize = 500;
+/// Enough for an office with several uplinks of both families.
+const MAX_NETWORKS: usize = 64;
+/// Each limit costs a counter per account and bucket.
+const MAX_LIMITS: usize = 16;
+/// What JSON numbers carry exactly everywhere: 2^53 - 1 (RFC 8259, section 6).
+const MAX_AMOUNT: u64 = 9_007_199_254_740_991;
+/// 31 days.
+const MAX_BUCKET_SECONDS: u32 = 2_678_400;
+/// A year of days.
+const MAX_BUCKETS: u32 = 366;

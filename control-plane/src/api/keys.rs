@@ -1,0 +1,321 @@
+//! Keys of an account.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::{HeaderName, HeaderValue, StatusCode, header};
+use latchkey_filter::profile::keys::KeyRules;
+use latchkey_protocol::right::EVERY;
+use latchkey_protocol::{KeyKind, Limit, PlainToken, Rule};
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+use super::accounts::profile;
+use super::extract::{Body, Parameters, nullable};
+use super::fields::Fields;
+use super::lists::{List, ListParameters};
+use crate::error::{ApiError, Problem};
+use crate::router::App;
+use crate::store::{self, Key, KeyPatch, NewKey, Origin};
+use crate::time::Time;
+use crate::token;
+
+/// A key to make.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct CreateKey {
+    #[schema(examples("Website"))]
+    name: String,
+    /// What it may do. May be absent where the profile has no Application keys: then everything.
+    rules: Option<Vec<Rule>>,
+    /// First moment at which it is no longer valid; never if absent.
+    expires_at: Option<Time>,
+    /// Where it is meant to be used, such as `production`.
+    environment: Option<String>,
+    /// Networks (CIDR) or addresses from which it may be used; all if absent.
+    #[serde(default)]
+    allowed_networks: Vec<String>,
+    /// Limits of its own, beside its account's.
+    #[serde(default)]
+    limits: Vec<Limit>,
+    note: Option<String>,
+}
+
+/// What to change of a key; what is absent stays, what is null is cleared.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct EditKey {
+    name: Option<String>,
+    rules: Option<Vec<Rule>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Time>)]
+    expires_at: Option<Option<Time>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    environment: Option<Option<String>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<String>>)]
+    allowed_networks: Option<Option<Vec<String>>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<Vec<Limit>>)]
+    limits: Option<Option<Vec<Limit>>>,
+    #[serde(default, deserialize_with = "nullable")]
+    #[schema(value_type = Option<String>)]
+    note: Option<Option<String>>,
+}
+
+/// How to regenerate a key.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RegenerateKey {
+    /// How long the token before goes on working, in seconds.
+    #[serde(default)]
+    #[schema(default = 0, maximum = 2592000)]
+    grace_seconds: u32,
+}
+
+/// A key with its token, which is shown in this answer and never again.
+#[derive(Serialize, ToSchema)]
+pub(crate) struct KeyAndToken {
+    key: Key,
+    #[schema(examples("ftq_0123456789abcdefghijklmn0aBcDe"))]
+    token: String,
+}
+
+/// An answer with a token in it: no cache may keep it.
+type TokenAnswer = (StatusCode, [(HeaderName, HeaderValue); 1], Json<KeyAndToken>);
+
+/// Lists an account's keys, oldest first, revoked ones included.
+#[utoipa::path(get, path = "/accounts/{account}/keys",
+    params(("account" = String, Path), ListParameters),
+    responses((status = 200, body = List<Key>), (status = 400, body = Problem),
+        (status = 404, body = Problem)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Path(account): Path<String>,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<List<Key>>, ApiError> {
+    let page = parameters.page()?;
+    let (asked, now_ms) = (page.clone(), Time::now().as_ms());
+    let keys = app.store.read(move |db| store::keys::list(db, &account, &asked, now_ms)).await?;
+    Ok(Json(List::cut(keys, &page, |key| key.id.clone())))
+}
+
+/// Makes a user defined key. Its token is in this answer only.
+#[utoipa::path(post, path = "/accounts/{account}/keys", params(("account" = String, Path)),
+    request_body = CreateKey,
+    responses((status = 201, body = KeyAndToken), (status = 400, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn create(
+    State(app): State<App>,
+    Path(account): Path<String>,
+    origin: Origin,
+    Body(body): Body<CreateKey>,
+) -> Result<TokenAnswer, ApiError> {
+    let rules_of_profile = key_rules(&app, &account).await?;
+    let mut fields = Fields::default();
+    let rules = match body.rules {
+        Some(rules) => rules,
+        None if rules_of_profile.application_keys => {
+            return Err(ApiError::field("rules", "expected a list of rules, found nothing"));
+        }
+        None => vec![Rule { resource: EVERY.to_owned(), actions: vec![EVERY.to_owned()] }],
+    };
+    fields.name("name", &body.name);
+    fields.rules(&rules, rules_of_profile);
+    check_texts(&mut fields, body.environment.as_deref(), body.note.as_deref());
+    if let Some(expires_at) = body.expires_at {
+        fields.future("expires_at", expires_at);
+    }
+    let allowed_networks = fields.networks("allowed_networks", &body.allowed_networks);
+    fields.limits("limits", &body.limits);
+    fields.finish()?;
+
+    let token = token::generate(&rules_of_profile.token);
+    let new = NewKey {
+        id: token::new_id("key_"),
+        name: body.name,
+        kind: KeyKind::UserDefined,
+        rules,
+        environment: body.environment,
+        note: body.note,
+        expires_at: body.expires_at,
+        allowed_networks,
+        limits: body.limits,
+        token: token::minted(&token),
+    };
+    let key = app
+        .store
+        .change(origin, move |change| store::keys::create_for(change, &account, &new))
+        .await?;
+    Ok(with_token(StatusCode::CREATED, key, &token))
+}
+
+/// Returns a key.
+#[utoipa::path(get, path = "/accounts/{account}/keys/{key}",
+    params(("account" = String, Path), ("key" = String, Path)),
+    responses((status = 200, body = Key), (status = 404, body = Problem)))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path((account, id)): Path<(String, String)>,
+) -> Result<Json<Key>, ApiError> {
+    let now_ms = Time::now().as_ms();
+    Ok(Json(app.store.read(move |db| store::keys::get(db, &account, &id, now_ms)).await?))
+}
+
+/// Changes a key.
+#[utoipa::path(patch, path = "/accounts/{account}/keys/{key}",
+    params(("account" = String, Path), ("key" = String, Path)), request_body = EditKey,
+    responses((status = 200, body = Key), (status = 400, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn edit(
+    State(app): State<App>,
+    Path((account, id)): Path<(String, String)>,
+    origin: Origin,
+    Body(body): Body<EditKey>,
+) -> Result<Json<Key>, ApiError> {
+    let rules_of_profile = key_rules(&app, &account).await?;
+    let mut fields = Fields::default();
+    if let Some(name) = &body.name {
+        fields.name("name", name);
+    }
+    if let Some(rules) = &body.rules {
+        fields.rules(rules, rules_of_profile);
+    }
+    let environment = body.environment.as_ref().and_then(Option::as_deref);
+    check_texts(&mut fields, environment, body.note.as_ref().and_then(Option::as_deref));
+    if let Some(Some(expires_at)) = body.expires_at {
+        fields.future("expires_at", expires_at);
+    }
+    let allowed_networks = body
+        .allowed_networks
+        .map(|networks| fields.networks("allowed_networks", &networks.unwrap_or_default()));
+    let limits = body.limits.map(Option::unwrap_or_default);
+    if let Some(limits) = &limits {
+        fields.limits("limits", limits);
+    }
+    fields.finish()?;
+
+    let patch = KeyPatch {
+        name: body.name,
+        rules: body.rules,
+        environment: body.environment,
+        note: body.note,
+        expires_at: body.expires_at,
+        allowed_networks,
+        limits,
+    };
+    let key = app
+        .store
+        .change(origin, move |change| store::keys::edit(change, &account, &id, &patch))
+        .await?;
+    Ok(Json(key))
+}
+
+/// Revokes a user defined key at once and for good; its record stays.
+#[utoipa::path(delete, path = "/accounts/{account}/keys/{key}",
+    params(("account" = String, Path), ("key" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn revoke(
+    State(app): State<App>,
+    Path((account, id)): Path<(String, String)>,
+    origin: Origin,
+) -> Result<StatusCode, ApiError> {
+    app.store.change(origin, move |change| store::keys::revoke(change, &account, &id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Gives a key another token, in this answer only; the one before works until the grace ends.
+#[utoipa::path(post, path = "/accounts/{account}/keys/{key}/regenerate",
+    params(("account" = String, Path), ("key" = String, Path)), request_body = RegenerateKey,
+    responses((status = 200, body = KeyAndToken), (status = 400, body = Problem),
+        (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn regenerate(
+    State(app): State<App>,
+    Path((account, id)): Path<(String, String)>,
+    origin: Origin,
+    Body(body): Body<RegenerateKey>,
+) -> Result<TokenAnswer, ApiError> {
+    if body.grace_seconds > MAX_GRACE_SECONDS {
+        let message = format!("expected at most {MAX_GRACE_SECONDS}");
+        return Err(ApiError::field("grace_seconds", message));
+    }
+    let grace_ms = i64::from(body.grace_seconds) * 1000;
+    let token = token::generate(&key_rules(&app, &account).await?.token);
+    let minted = token::minted(&token);
+    let key = app
+        .store
+        .change(origin, move |change| {
+            store::keys::regenerate(change, &account, &id, &minted, grace_ms)
+        })
+        .await?;
+    Ok(with_token(StatusCode::OK, key, &token))
+}
+
+/// Suspends a key until it is resumed.
+#[utoipa::path(post, path = "/accounts/{account}/keys/{key}/suspend",
+    params(("account" = String, Path), ("key" = String, Path)),
+    responses((status = 200, body = Key), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(crate) async fn suspend(
+    state: State<App>,
+    path: Path<(String, String)>,
+    origin: Origin,
+) -> Result<Json<Key>, ApiError> {
+    set_suspended(state, path, origin, true).await
+}
+
+/// Ends the suspension of a key.
+#[utoipa::path(post, path = "/accounts/{account}/keys/{key}/resume",
+    params(("account" = String, Path), ("key" = String, Path)),
+    responses((status = 200, body = Key), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(crate) async fn resume(
+    state: State<App>,
+    path: Path<(String, String)>,
+    origin: Origin,
+) -> Result<Json<Key>, ApiError> {
+    set_suspended(state, path, origin, false).await
+}
+
+async fn set_suspended(
+    State(app): State<App>,
+    Path((account, id)): Path<(String, String)>,
+    origin: Origin,
+    is_suspended: bool,
+) -> Result<Json<Key>, ApiError> {
+    let key = app
+        .store
+        .change(origin, move |change| {
+            store::keys::set_suspended(change, &account, &id, is_suspended)
+        })
+        .await?;
+    Ok(Json(key))
+}
+
+/// Returns what the profile of an account says of keys.
+pub(super) async fn key_rules<'a>(app: &'a App, account: &str) -> Result<&'a KeyRules, ApiError> {
+    let account = account.to_owned();
+    let account = app.store.read(move |db| store::accounts::get(db, &account)).await?;
+    Ok(&profile(app, &account.profile)?.keys)
+}
+
+fn check_texts(fields: &mut Fields, environment: Option<&str>, note: Option<&str>) {
+    if let Some(environment) = environment {
+        fields.text("environment", environment, MAX_ENVIRONMENT_CHARS);
+    }
+    if let Some(note) = note {
+        fields.text("note", note, MAX_NOTE_CHARS);
+    }
+}
+
+fn with_token(status: StatusCode, key: Key, token: &PlainToken) -> TokenAnswer {
+    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    (status, no_store, Json(KeyAndToken { key, token: token.reveal().to_owned() }))
+}
+
+/// 30 days: the time in which everyone can be expected to have moved to the new token.
+const MAX_GRACE_SECONDS: u32 = 2_592_000;
+/// A word or two.
+const MAX_ENVIRONMENT_CHARS: usize = 64;
+/// A page of text.
+const MAX_NOTE_CHARS: usize = 2_000;

@@ -1,0 +1,54 @@
+//! Lists, a page at a time.
+
+use serde::{Deserialize, Serialize};
+use utoipa::{IntoParams, ToSchema};
+
+use crate::error::ApiError;
+use crate::store::Page;
+
+/// A part of a list.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct List<T> {
+    pub(crate) items: Vec<T>,
+    /// What to pass as `after` for the items that follow; null at the end.
+    pub(crate) next: Option<String>,
+}
+
+/// Which part of a list.
+#[derive(Clone, Debug, Deserialize, IntoParams)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct ListParameters {
+    /// Most items of an answer, 1 to 1000.
+    #[serde(default = "default_limit")]
+    #[param(default = 100, minimum = 1, maximum = 1000)]
+    limit: usize,
+    /// `next` of the part before.
+    after: Option<String>,
+}
+
+const fn default_limit() -> usize {
+    100
+}
+
+impl ListParameters {
+    pub(crate) fn page(self) -> Result<Page, ApiError> {
+        if !(1..=MAX_ITEMS).contains(&self.limit) {
+            let message = format!("expected 1 to {MAX_ITEMS}, found {}", self.limit);
+            return Err(ApiError::field("limit", message));
+        }
+        Ok(Page { after: self.after, limit: self.limit })
+    }
+}
+
+impl<T> List<T> {
+    /// Returns the items that were asked for, of one more that tells whether there are others.
+    pub(crate) fn cut(mut items: Vec<T>, page: &Page, cursor: impl Fn(&T) -> String) -> Self {
+        let more = items.len() > page.limit;
+        items.truncate(page.limit);
+        let next = if more { items.last().map(cursor) } else { None };
+        Self { items, next }
+    }
+}
+
+/// Most items of one answer: a few hundred kilobytes of keys.
+const MAX_ITEMS: usize = 1000;

@@ -1,0 +1,98 @@
+//! Plans.
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use latchkey_protocol::Limit;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::extract::{Body, Parameters};
+use super::fields::Fields;
+use super::lists::{List, ListParameters};
+use crate::error::{ApiError, Problem};
+use crate::router::App;
+use crate::store::{self, Origin, Plan};
+
+/// A plan to make or replace.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PutPlan {
+    /// Name for people; its id if absent.
+    #[schema(examples("Free"))]
+    name: Option<String>,
+    /// What an account may use.
+    #[serde(default)]
+    limits: Vec<Limit>,
+    /// How many user defined keys an account may have.
+    #[serde(default = "default_max_user_keys")]
+    max_user_keys: u32,
+}
+
+/// As many as one page of the list shows.
+const fn default_max_user_keys() -> u32 {
+    100
+}
+
+/// Lists plans, by id.
+#[utoipa::path(get, path = "/plans", params(ListParameters),
+    responses((status = 200, body = List<Plan>), (status = 400, body = Problem)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<List<Plan>>, ApiError> {
+    let page = parameters.page()?;
+    let asked = page.clone();
+    let plans = app.store.read(move |db| store::plans::list(db, &asked)).await?;
+    Ok(Json(List::cut(plans, &page, |plan| plan.id.clone())))
+}
+
+/// Returns a plan.
+#[utoipa::path(get, path = "/plans/{plan}", params(("plan" = String, Path)),
+    responses((status = 200, body = Plan), (status = 404, body = Problem)))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path(id): Path<String>,
+) -> Result<Json<Plan>, ApiError> {
+    Ok(Json(app.store.read(move |db| store::plans::get(db, &id)).await?))
+}
+
+/// Makes or replaces a plan; accounts that have it get the new limits at once.
+#[utoipa::path(put, path = "/plans/{plan}", params(("plan" = String, Path)), request_body = PutPlan,
+    responses((status = 200, body = Plan), (status = 201, body = Plan),
+        (status = 400, body = Problem)))]
+pub(crate) async fn put(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    origin: Origin,
+    Body(body): Body<PutPlan>,
+) -> Result<(StatusCode, Json<Plan>), ApiError> {
+    let plan = Plan {
+        name: body.name.unwrap_or_else(|| id.clone()),
+        id,
+        limits: body.limits,
+        max_user_keys: body.max_user_keys,
+    };
+    let mut fields = Fields::default();
+    fields.id("plan", &plan.id);
+    fields.name("name", &plan.name);
+    fields.limits("limits", &plan.limits);
+    fields.finish()?;
+    let (is_new, plan) = app
+        .store
+        .change(origin, move |change| Ok((store::plans::put(change, &plan)?, plan)))
+        .await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(plan)))
+}
+
+/// Removes a plan that no account has.
+#[utoipa::path(delete, path = "/plans/{plan}", params(("plan" = String, Path)),
+    responses((status = 204), (status = 404, body = Problem), (status = 409, body = Problem)))]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    origin: Origin,
+) -> Result<StatusCode, ApiError> {
+    app.store.change(origin, move |change| store::plans::delete(change, &id)).await?;
+    Ok(StatusCode::NO_CONTENT)
+}

@@ -1,0 +1,63 @@
+//! Connected proxies.
+
+use std::time::Instant;
+
+use axum::Json;
+use axum::extract::State;
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use super::lists::List;
+use crate::proxies::{Worker, WorkerId};
+use crate::router::App;
+
+/// A connected Envoy, as far as one profile is concerned.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Proxy {
+    /// Its node id, with random characters that differ after each start.
+    #[schema(examples("edge-1-9f86d081"))]
+    instance: String,
+    /// Profile whose keys it holds.
+    #[schema(examples("flotiq"))]
+    profile: String,
+    /// Number of its Wasm VMs: one per worker thread, and one on the main thread.
+    workers: usize,
+    /// The change that all of them have applied; null before the first snapshot.
+    applied_revision: Option<u64>,
+    /// Time since the last of them applied it, in seconds.
+    applied_age_seconds: u64,
+    /// The last change there is; the proxy is up to date if it has applied it.
+    current_revision: u64,
+    /// Time since it was last heard of, in seconds.
+    seen_age_seconds: u64,
+}
+
+/// Lists the proxies that were heard of within half a minute.
+#[utoipa::path(get, path = "/proxies", responses((status = 200, body = List<Proxy>)))]
+pub(crate) async fn list(State(app): State<App>) -> Json<List<Proxy>> {
+    let now = Instant::now();
+    let current = *app.store.watch_revision().borrow();
+    let workers = app.proxies.connected(now);
+    let is_same = |a: &(WorkerId, Worker), b: &(WorkerId, Worker)| {
+        a.0.instance == b.0.instance && a.0.profile == b.0.profile
+    };
+    let items =
+        workers.chunk_by(is_same).filter_map(|workers| proxy(workers, current, now)).collect();
+    Json(List { items, next: None })
+}
+
+fn proxy(workers: &[(WorkerId, Worker)], current_revision: u64, now: Instant) -> Option<Proxy> {
+    let (id, _) = workers.first()?;
+    let age = |instant: Instant| now.saturating_duration_since(instant).as_secs();
+    let applied: Option<Vec<u64>> =
+        workers.iter().map(|(_, worker)| worker.applied.map(|revision| revision.number)).collect();
+    Some(Proxy {
+        instance: id.instance.clone(),
+        profile: id.profile.clone(),
+        workers: workers.len(),
+        applied_revision: applied.and_then(|numbers| numbers.into_iter().min()),
+        applied_age_seconds: workers.iter().map(|(_, worker)| age(worker.applied_at)).min()?,
+        current_revision,
+        seen_age_seconds: workers.iter().map(|(_, worker)| age(worker.seen_at)).min()?,
+    })
+}

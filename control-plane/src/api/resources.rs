@@ -1,0 +1,133 @@
+//! Resources: an account's content types with their relations.
+
+use std::collections::BTreeMap;
+
+use axum::Json;
+use axum::extract::{Path, State};
+use axum::http::StatusCode;
+use latchkey_filter::profile::keys::KeyRules;
+use latchkey_protocol::right::EVERY;
+use serde::Deserialize;
+use utoipa::ToSchema;
+
+use super::extract::{Body, Parameters};
+use super::fields::Fields;
+use super::lists::{List, ListParameters};
+use crate::error::{ApiError, Problem};
+use crate::router::App;
+use crate::store::{self, Origin, Relation, Resource};
+
+/// A resource to make or replace.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct PutResource {
+    /// As in the path, if given.
+    name: Option<String>,
+    /// Field → the content types that it may point at, or `"*"`.
+    #[serde(default)]
+    relations: BTreeMap<String, Relation>,
+}
+
+/// Lists an account's resources, by name.
+#[utoipa::path(get, path = "/accounts/{account}/resources",
+    params(("account" = String, Path), ListParameters),
+    responses((status = 200, body = List<Resource>), (status = 400, body = Problem),
+        (status = 404, body = Problem)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Path(account): Path<String>,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<List<Resource>>, ApiError> {
+    let page = parameters.page()?;
+    let asked = page.clone();
+    let resources = app.store.read(move |db| store::resources::list(db, &account, &asked)).await?;
+    Ok(Json(List::cut(resources, &page, |resource| resource.name.clone())))
+}
+
+/// Returns a resource of an account.
+#[utoipa::path(get, path = "/accounts/{account}/resources/{name}",
+    params(("account" = String, Path), ("name" = String, Path)),
+    responses((status = 200, body = Resource), (status = 404, body = Problem)))]
+pub(crate) async fn get(
+    State(app): State<App>,
+    Path((account, name)): Path<(String, String)>,
+) -> Result<Json<Resource>, ApiError> {
+    Ok(Json(app.store.read(move |db| store::resources::get(db, &account, &name)).await?))
+}
+
+/// Makes or replaces a resource.
+#[utoipa::path(put, path = "/accounts/{account}/resources/{name}",
+    params(("account" = String, Path), ("name" = String, Path)), request_body = PutResource,
+    responses((status = 200, body = Resource), (status = 201, body = Resource),
+        (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn put(
+    State(app): State<App>,
+    Path((account, name)): Path<(String, String)>,
+    origin: Origin,
+    Body(body): Body<PutResource>,
+) -> Result<(StatusCode, Json<Resource>), ApiError> {
+    let rules = super::keys::key_rules(&app, &account).await?;
+    if let Some(other) = body.name.filter(|other| *other != name) {
+        let message = format!("expected `{name}`, as in the path, found `{other}`");
+        return Err(ApiError::field("name", message));
+    }
+    let resource = Resource { name, relations: body.relations };
+    check(&resource, rules)?;
+    let (is_new, resource) = app
+        .store
+        .change(origin, move |change| {
+            Ok((store::resources::put(change, &account, &resource)?, resource))
+        })
+        .await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(resource)))
+}
+
+/// Removes a resource that no key's rule names.
+#[utoipa::path(delete, path = "/accounts/{account}/resources/{name}",
+    params(("account" = String, Path), ("name" = String, Path)),
+    responses((status = 204), (status = 400, body = Problem), (status = 404, body = Problem)))]
+pub(crate) async fn delete(
+    State(app): State<App>,
+    Path((account, name)): Path<(String, String)>,
+    origin: Origin,
+) -> Result<StatusCode, ApiError> {
+    app.store
+        .change(origin, move |change| store::resources::delete(change, &account, &name))
+        .await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+fn check(resource: &Resource, rules: &KeyRules) -> Result<(), ApiError> {
+    if resource.name == EVERY {
+        return Err(ApiError::field("name", "expected the name of one resource, found `*`"));
+    }
+    rules.check_resource(&resource.name).map_err(|message| ApiError::field("name", message))?;
+    if resource.relations.len() > MAX_RELATIONS {
+        let message = format!("expected at most {MAX_RELATIONS} fields");
+        return Err(ApiError::field("relations", message));
+    }
+    for (field, relation) in &resource.relations {
+        let at = format!("relations.{field}");
+        let mut fields = Fields::default();
+        fields.name(&at, field);
+        fields.finish()?;
+        match relation {
+            Relation::Any(text) if text == EVERY => {}
+            Relation::Any(text) => {
+                let message = format!("expected `\"*\"` or a list of resources, found `{text}`");
+                return Err(ApiError::field(&at, message));
+            }
+            Relation::Some(names) => {
+                for (index, name) in names.iter().enumerate() {
+                    rules
+                        .check_resource(name)
+                        .map_err(|message| ApiError::field(&format!("{at}[{index}]"), message))?;
+                }
+            }
+        }
+    }
+    Ok(())
+}
+
+/// More relation fields than any content type of the reference customers has.
+const MAX_RELATIONS: usize = 500;

@@ -1,0 +1,101 @@
+//! The command line.
+
+use std::io::Write;
+use std::net::SocketAddr;
+use std::path::PathBuf;
+
+use clap::{Args, Parser, Subcommand};
+use tracing::Level;
+
+/// API-key access for anything behind Envoy.
+#[derive(Debug, Parser)]
+#[command(version, max_term_width = 100)]
+pub(crate) struct Cli {
+    #[command(subcommand)]
+    pub(crate) command: Command,
+}
+
+#[derive(Debug, Subcommand)]
+pub(crate) enum Command {
+    /// Runs the control plane: the management API, and updates for filters.
+    Serve(ServeOptions),
+    /// Prints a complete Envoy configuration.
+    EnvoyConfig(EnvoyConfigOptions),
+}
+
+/// Options of `latchkey serve`.
+#[derive(Args)]
+pub(crate) struct ServeOptions {
+    /// Address to listen on.
+    #[arg(long, env = "LATCHKEY_LISTEN", default_value = "127.0.0.1:8081")]
+    pub(crate) listen: SocketAddr,
+    /// Folder of the store and of the credentials that were made; made if absent.
+    #[arg(long, env = "LATCHKEY_DATA", value_name = "DIR")]
+    pub(crate) data: PathBuf,
+    /// Folder with more API profiles (*.json), beside `flotiq` and `fltr`.
+    #[arg(long, env = "LATCHKEY_PROFILES", value_name = "DIR")]
+    pub(crate) profiles: Option<PathBuf>,
+    /// Least important lines to log: error, warn, info or debug.
+    #[arg(long, env = "LATCHKEY_LOG", default_value = "info")]
+    pub(crate) log: Level,
+    /// Credential of operators [else OPERATOR_TOKEN, else `operator-token` in the data folder].
+    #[arg(long, env = "LATCHKEY_OPERATOR_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) operator_token: Option<String>,
+    /// Credential of filters [else `edge-token` in the data folder].
+    #[arg(long, env = "LATCHKEY_EDGE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) edge_token: Option<String>,
+}
+
+/// Options of `latchkey envoy-config`; `--profile`, `--listen` and `--upstream` may be repeated for
+/// several gateways in one Envoy, in the same order.
+#[derive(Args, Debug)]
+pub(crate) struct EnvoyConfigOptions {
+    /// API profile of a gateway: `flotiq`, `fltr`, or a file.
+    #[arg(long, required = true, value_name = "NAME|FILE")]
+    pub(crate) profile: Vec<String>,
+    /// Address on which the gateway listens.
+    #[arg(long, required = true, value_name = "ADDRESS:PORT")]
+    pub(crate) listen: Vec<String>,
+    /// Address of the API behind the gateway; one for all, or one for each.
+    #[arg(long, required = true, value_name = "HOST:PORT")]
+    pub(crate) upstream: Vec<String>,
+    /// Address of the control plane.
+    #[arg(long, value_name = "HOST:PORT")]
+    pub(crate) control_plane: String,
+    /// The filter's module, as Envoy will find it.
+    #[arg(long, value_name = "FILE")]
+    pub(crate) wasm: PathBuf,
+    /// Address of Envoy's own administration pages.
+    #[arg(long, default_value = "127.0.0.1:9901", value_name = "ADDRESS:PORT")]
+    pub(crate) admin: String,
+    /// Name by which the control plane lists this Envoy.
+    #[arg(long, default_value = "gateway")]
+    pub(crate) node_id: String,
+    /// File of the access log.
+    #[arg(long, default_value = "/dev/stdout", value_name = "FILE")]
+    pub(crate) access_log: PathBuf,
+    /// How long a request waits for the first snapshot, in milliseconds.
+    #[arg(long, default_value_t = 2000, value_name = "MS")]
+    pub(crate) startup_wait_ms: u64,
+}
+
+/// Leaves the credentials out.
+impl std::fmt::Debug for ServeOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ServeOptions")
+            .field("listen", &self.listen)
+            .field("data", &self.data)
+            .field("profiles", &self.profiles)
+            .finish_non_exhaustive()
+    }
+}
+
+/// Prints a line for the one who started the program; a closed output is no reason to stop.
+pub(crate) fn say(line: impl std::fmt::Display) {
+    let _ = writeln!(std::io::stdout(), "{line}");
+}
+
+/// Prints why the program stops.
+pub(crate) fn complain(error: &anyhow::Error) {
+    let _ = writeln!(std::io::stderr(), "latchkey: {error:#}");
+}

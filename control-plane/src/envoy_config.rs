@@ -1,0 +1,236 @@
+//! `latchkey envoy-config`: a complete Envoy bootstrap.
+
+use std::collections::BTreeSet;
+use std::fmt;
+use std::path::Path;
+use std::str::FromStr;
+
+use anyhow::{Context, anyhow, bail};
+use askama::Template;
+
+use crate::cli::{EnvoyConfigOptions, say};
+use crate::profiles::Profiles;
+
+/// Prints the configuration that the options describe.
+///
+/// # Errors
+///
+/// With the option that cannot be used, and what was expected.
+pub(crate) fn run(options: &EnvoyConfigOptions) -> anyhow::Result<()> {
+    say(bootstrap(options)?.trim_end());
+    Ok(())
+}
+
+/// Returns the configuration that the options describe.
+///
+/// # Errors
+///
+/// With the option that cannot be used, and what was expected.
+fn bootstrap(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
+    let count = options.profile.len();
+    if options.listen.len() != count {
+        bail!(
+            "--listen: expected one address for each of the {count} --profile, found {}",
+            options.listen.len()
+        );
+    }
+    if options.upstream.len() != 1 && options.upstream.len() != count {
+        bail!(
+            "--upstream: expected one address, or one for each of the {count} --profile, found {}",
+            options.upstream.len()
+        );
+    }
+    let mut profiles = Profiles::load(None)?;
+    let upstreams = upstreams(options)?;
+    let mut gateways = Vec::with_capacity(count);
+    let mut names = BTreeSet::new();
+    for (index, (profile, listen)) in options.profile.iter().zip(&options.listen).enumerate() {
+        let (name, profile_json) = profile_json(&mut profiles, profile)?;
+        if !names.insert(name.clone()) {
+            bail!("--profile: `{name}` is there twice");
+        }
+        let upstream = upstreams.get(index).or(upstreams.first()).map(|u| u.name.clone());
+        gateways.push(Gateway {
+            profile: name,
+            listen: address("--listen", listen)?,
+            upstream: upstream.unwrap_or_default(),
+            profile_json,
+        });
+    }
+    let bootstrap = Bootstrap {
+        node_id: yaml_text("--node-id", &options.node_id)?,
+        admin: address("--admin", &options.admin)?,
+        access_log: yaml_path("--access-log", &options.access_log)?,
+        wasm: yaml_path("--wasm", &options.wasm)?,
+        startup_wait_ms: options.startup_wait_ms,
+        control_plane: address("--control-plane", &options.control_plane)?,
+        gateways,
+        upstreams,
+    };
+    bootstrap.render().context("cannot write the configuration")
+}
+
+#[derive(Template)]
+#[template(path = "envoy.yaml", escape = "none")]
+struct Bootstrap {
+    node_id: String,
+    admin: Address,
+    access_log: String,
+    wasm: String,
+    startup_wait_ms: u64,
+    control_plane: Address,
+    gateways: Vec<Gateway>,
+    upstreams: Vec<Upstream>,
+}
+
+struct Gateway {
+    profile: String,
+    listen: Address,
+    upstream: String,
+    profile_json: String,
+}
+
+struct Upstream {
+    name: String,
+    address: Address,
+}
+
+/// A host, as YAML text, and a port.
+#[derive(Clone, Debug, PartialEq, Eq)]
+struct Address {
+    host: String,
+    port: u16,
+}
+
+impl FromStr for Address {
+    type Err = anyhow::Error;
+
+    fn from_str(text: &str) -> anyhow::Result<Self> {
+        let expected = || anyhow!("expected `host:port`, found `{text}`");
+        let (host, port) = text.rsplit_once(':').ok_or_else(expected)?;
+        let host = host.strip_prefix('[').and_then(|host| host.strip_suffix(']')).unwrap_or(host);
+        let is_host =
+            |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'.' | b'-' | b'_' | b':');
+        if host.is_empty() || !host.bytes().all(is_host) {
+            return Err(expected());
+        }
+        let port = port.parse().map_err(|_| expected())?;
+        let host = if host.contains(':') { format!("\"{host}\"") } else { host.to_owned() };
+        Ok(Self { host, port })
+    }
+}
+
+impl fmt::Display for Address {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        write!(f, "{}:{}", self.host, self.port)
+    }
+}
+
+fn address(option: &str, text: &str) -> anyhow::Result<Address> {
+    text.parse().with_context(|| option.to_owned())
+}
+
+fn upstreams(options: &EnvoyConfigOptions) -> anyhow::Result<Vec<Upstream>> {
+    let is_shared = options.upstream.len() == 1;
+    let mut upstreams = Vec::new();
+    for (index, text) in options.upstream.iter().enumerate() {
+        let name = if is_shared { "upstream".to_owned() } else { format!("upstream_{index}") };
+        upstreams.push(Upstream { name, address: address("--upstream", text)? });
+    }
+    Ok(upstreams)
+}
+
+/// Returns the name of a profile and its JSON, indented to stand in the YAML block.
+fn profile_json(profiles: &mut Profiles, given: &str) -> anyhow::Result<(String, String)> {
+    let name = match profiles.get(given) {
+        Some(_) => given.to_owned(),
+        None if Path::new(given).exists() => {
+            profiles.add_file(Path::new(given)).context("--profile")?
+        }
+        None => {
+            bail!("--profile: expected {} or the path of a file, found `{given}`", profiles.names())
+        }
+    };
+    let json = profiles.get(&name).map(|installed| installed.json.as_str()).unwrap_or_default();
+    let indented: Vec<String> = json
+        .lines()
+        .map(|line| if line.is_empty() { String::new() } else { format!("{PROFILE_INDENT}{line}") })
+        .collect();
+    Ok((name, indented.join("\n")))
+}
+
+fn yaml_path(option: &str, path: &Path) -> anyhow::Result<String> {
+    let text = path.to_str().ok_or_else(|| anyhow!("{option}: expected a path in UTF-8"))?;
+    yaml_text(option, text)
+}
+
+/// Returns a text as YAML; quoted unless it is plainly harmless. A JSON string is a YAML string.
+fn yaml_text(option: &str, text: &str) -> anyhow::Result<String> {
+    let is_plain =
+        |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'/' | b'.' | b'-' | b'_');
+    let starts = text.bytes().next().is_some_and(|b| b.is_ascii_alphabetic() || b == b'/');
+    if starts && text.bytes().all(is_plain) {
+        return Ok(text.to_owned());
+    }
+    if text.is_empty() {
+        bail!("{option}: expected a text, found nothing");
+    }
+    serde_json::to_string(text).with_context(|| option.to_owned())
+}
+
+/// Where the profile stands in the template.
+const PROFILE_INDENT: &str = "                        ";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn options() -> EnvoyConfigOptions {
+        EnvoyConfigOptions {
+            profile: vec!["flotiq".to_owned(), "fltr".to_owned()],
+            listen: vec!["127.0.0.1:8080".to_owned(), "127.0.0.1:8090".to_owned()],
+            upstream: vec!["127.0.0.1:8082".to_owned()],
+            control_plane: "127.0.0.1:8081".to_owned(),
+            wasm: "target/latchkey.wasm".into(),
+            admin: "127.0.0.1:9901".to_owned(),
+            node_id: "gateway".to_owned(),
+            access_log: "/dev/stdout".into(),
+            startup_wait_ms: 2000,
+        }
+    }
+
+    #[test]
+    fn file_for_reading_is_what_the_command_prints() {
+        let file = include_str!("../../envoy/envoy.yaml");
+        assert_eq!(
+            bootstrap(&options()).unwrap().trim_end(),
+            file.trim_end(),
+            "write it anew with `make envoy/envoy.yaml`"
+        );
+    }
+
+    #[test]
+    fn error_names_the_option() {
+        let broken: [(&str, fn(&mut EnvoyConfigOptions)); 7] = [
+            ("--profile", |o| o.profile[1] = "nobody".to_owned()),
+            ("--profile", |o| o.profile[1] = "flotiq".to_owned()),
+            ("--listen", |o| o.listen.truncate(1)),
+            ("--listen", |o| o.listen[0] = "8080".to_owned()),
+            ("--upstream", |o| o.upstream = vec!["x:1".to_owned(); 3]),
+            ("--control-plane", |o| o.control_plane = "a b:1".to_owned()),
+            ("--admin", |o| o.admin = "x:99999".to_owned()),
+        ];
+        for (option, break_it) in broken {
+            let mut options = options();
+            break_it(&mut options);
+            let error = format!("{:#}", bootstrap(&options).unwrap_err());
+            assert!(error.contains(option), "{option}: {error}");
+        }
+    }
+
+    #[test]
+    fn address_may_be_of_either_family() {
+        let address: Address = "[::1]:80".parse().unwrap();
+        assert_eq!((address.host.as_str(), address.port), ("\"::1\"", 80));
+    }
+}

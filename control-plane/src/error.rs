@@ -1,0 +1,135 @@
+//! Errors of the API: problem details (RFC 9457). The only file with status codes of failures.
+
+use axum::Json;
+use axum::http::{HeaderValue, StatusCode, header};
+use axum::response::{IntoResponse, Response};
+use serde::Serialize;
+use utoipa::ToSchema;
+
+use crate::store::StoreError;
+
+/// What went wrong, for the caller.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Problem {
+    /// Always `about:blank`: the title is the status's own.
+    #[serde(rename = "type")]
+    #[schema(examples("about:blank"))]
+    kind: &'static str,
+    #[schema(examples("Bad Request"))]
+    title: String,
+    #[schema(examples(400))]
+    status: u16,
+    /// What happened, in a sentence.
+    detail: String,
+    /// The fields that cannot be taken as they are.
+    #[serde(skip_serializing_if = "Vec::is_empty")]
+    errors: Vec<FieldError>,
+}
+
+/// What is wrong with one field.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct FieldError {
+    /// The field, such as `rules[0].actions[1]`.
+    #[schema(examples("rules[0].actions[1]"))]
+    pub(crate) field: String,
+    /// What was expected and what was found.
+    pub(crate) message: String,
+}
+
+/// Why a request to the API is not done.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum ApiError {
+    #[error("the request cannot be taken as it is")]
+    Fields(Vec<FieldError>),
+    #[error("{0}")]
+    Malformed(String),
+    #[error("this method is not allowed here")]
+    MethodNotAllowed,
+    #[error("there is nothing at this path")]
+    NoSuchPath,
+    #[error("the body is larger than is allowed")]
+    TooLarge,
+    #[error("{0}")]
+    Unauthenticated(&'static str),
+    #[error("expected `Content-Type: application/json`")]
+    UnsupportedType,
+    #[error(transparent)]
+    Store(#[from] StoreError),
+}
+
+impl ApiError {
+    /// Returns the error that one field cannot be taken as it is.
+    pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
+        Self::Fields(vec![FieldError { field: field.to_owned(), message: message.into() }])
+    }
+
+    fn status(&self) -> StatusCode {
+        match self {
+            Self::Fields(_) | Self::Malformed(_) | Self::Store(StoreError::Field { .. }) => {
+                StatusCode::BAD_REQUEST
+            }
+            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::NoSuchPath | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
+            Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
+            Self::Store(StoreError::Conflict(_)) => StatusCode::CONFLICT,
+            Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
+            Self::Store(
+                StoreError::Abandoned(_)
+                | StoreError::Hash
+                | StoreError::Json(_)
+                | StoreError::Migration(_)
+                | StoreError::Sqlite(_),
+            ) => StatusCode::INTERNAL_SERVER_ERROR,
+        }
+    }
+
+    fn errors(&self) -> Vec<FieldError> {
+        match self {
+            Self::Fields(errors) => errors.clone(),
+            Self::Store(StoreError::Field { field, message }) => {
+                vec![FieldError { field: (*field).to_owned(), message: message.clone() }]
+            }
+            Self::Malformed(_)
+            | Self::MethodNotAllowed
+            | Self::NoSuchPath
+            | Self::Store(_)
+            | Self::TooLarge
+            | Self::Unauthenticated(_)
+            | Self::UnsupportedType => Vec::new(),
+        }
+    }
+}
+
+impl IntoResponse for ApiError {
+    fn into_response(self) -> Response {
+        let status = self.status();
+        let errors = self.errors();
+        let detail = match errors.first() {
+            Some(FieldError { field, message }) => format!("`{field}`: {message}"),
+            None if status.is_server_error() => {
+                let cause = std::error::Error::source(&self).map(ToString::to_string);
+                tracing::error!(error = %self, cause, "a request failed");
+                "the control plane could not do this; its log says why".to_owned()
+            }
+            None => self.to_string(),
+        };
+        let problem = Problem {
+            kind: "about:blank",
+            title: status.canonical_reason().unwrap_or("Error").to_owned(),
+            status: status.as_u16(),
+            detail,
+            errors,
+        };
+        let mut response = (status, Json(problem)).into_response();
+        let headers = response.headers_mut();
+        let content_type = HeaderValue::from_static("application/problem+json");
+        headers.insert(header::CONTENT_TYPE, content_type);
+        headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if status == StatusCode::UNAUTHORIZED {
+            let challenge = HeaderValue::from_static("Bearer realm=\"latchkey\"");
+            headers.insert(header::WWW_AUTHENTICATE, challenge);
+        }
+        response
+    }
+}

@@ -1,0 +1,43 @@
+//! The control plane of Latchkey: one binary, `latchkey`.
+//!
+//! `latchkey serve` keeps accounts, plans and keys in an embedded store, offers the management API
+//! (`router.rs` lists every route), and tells filters what changed (`edge/updates.rs`).
+//! `latchkey envoy-config` prints the Envoy configuration that goes with it.
+//!
+//! An edit: `api/keys.rs` → `store/keys.rs` (row, change and audit entry in one transaction) →
+//! the store's revision wakes the polls in `edge/updates.rs` → the filters.
+
+mod api;
+mod cli;
+mod credentials;
+mod edge;
+mod envoy_config;
+mod error;
+mod metrics;
+mod profiles;
+mod proxies;
+mod router;
+mod serve;
+mod store;
+mod time;
+mod token;
+
+use std::process::ExitCode;
+
+use clap::Parser;
+
+use cli::{Cli, Command};
+
+fn main() -> ExitCode {
+    let done = match Cli::parse().command {
+        Command::Serve(options) => serve::run(options),
+        Command::EnvoyConfig(options) => envoy_config::run(&options),
+    };
+    match done {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            cli::complain(&error);
+            ExitCode::FAILURE
+        }
+    }
+}

@@ -1,0 +1,75 @@
+//! The service's own metrics, in Prometheus's text form.
+
+use prometheus_client::encoding::EncodeLabelSet;
+use prometheus_client::encoding::text::encode;
+use prometheus_client::metrics::counter::Counter;
+use prometheus_client::metrics::family::Family;
+use prometheus_client::metrics::gauge::Gauge;
+use prometheus_client::registry::Registry;
+
+/// All metrics.
+#[derive(Debug)]
+pub(crate) struct Metrics {
+    registry: Registry,
+    /// Requests to the management API, by status.
+    pub(crate) requests: Family<StatusLabel, Counter>,
+    /// Deltas handed out.
+    pub(crate) deltas: Counter,
+    /// Pages of snapshots handed out.
+    pub(crate) snapshot_pages: Counter,
+    open_polls: Gauge,
+    revision: Gauge,
+}
+
+/// The status of an answer.
+#[derive(Clone, Debug, PartialEq, Eq, Hash, EncodeLabelSet)]
+pub(crate) struct StatusLabel {
+    pub(crate) status: u16,
+}
+
+/// A poll that is held open; counted until it is dropped.
+pub(crate) struct OpenPoll(Gauge);
+
+impl Metrics {
+    pub(crate) fn new() -> Self {
+        let mut metrics = Self {
+            registry: Registry::with_prefix("latchkey"),
+            requests: Family::default(),
+            deltas: Counter::default(),
+            snapshot_pages: Counter::default(),
+            open_polls: Gauge::default(),
+            revision: Gauge::default(),
+        };
+        let registry = &mut metrics.registry;
+        let requests = metrics.requests.clone();
+        registry.register("api_requests", "Requests to the management API", requests);
+        let deltas = metrics.deltas.clone();
+        registry.register("deltas", "Deltas handed out to filters", deltas);
+        let pages = metrics.snapshot_pages.clone();
+        registry.register("snapshot_pages", "Pages of snapshots handed out to filters", pages);
+        let polls = metrics.open_polls.clone();
+        registry.register("open_polls", "Polls of filters that wait for a change", polls);
+        let revision = metrics.revision.clone();
+        registry.register("revision", "Number of the last change", revision);
+        metrics
+    }
+
+    pub(crate) fn open_poll(&self) -> OpenPoll {
+        self.open_polls.inc();
+        OpenPoll(self.open_polls.clone())
+    }
+
+    /// Returns all metrics as text.
+    pub(crate) fn text(&self, revision: u64) -> Result<String, std::fmt::Error> {
+        self.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
+        let mut text = String::new();
+        encode(&mut text, &self.registry)?;
+        Ok(text)
+    }
+}
+
+impl Drop for OpenPoll {
+    fn drop(&mut self) {
+        self.0.dec();
+    }
+}

@@ -1,0 +1,82 @@
+//! The installed API profiles.
+
+use std::collections::BTreeMap;
+use std::path::Path;
+
+use anyhow::{Context, bail};
+use latchkey_filter::profile::{Profile, SHIPPED};
+
+/// The installed profiles, by name.
+#[derive(Debug)]
+pub(crate) struct Profiles(BTreeMap<String, InstalledProfile>);
+
+/// A profile with its source.
+#[derive(Debug)]
+pub(crate) struct InstalledProfile {
+    /// The JSON text, as filters get it.
+    pub(crate) json: String,
+    pub(crate) profile: Profile,
+}
+
+impl Profiles {
+    /// Returns the profiles that ship with the product and those in a folder.
+    ///
+    /// # Errors
+    ///
+    /// If a file cannot be read, is no profile, or has the name of another.
+    pub(crate) fn load(folder: Option<&Path>) -> anyhow::Result<Self> {
+        let mut profiles = Self(BTreeMap::new());
+        for (name, json) in SHIPPED {
+            profiles.add(json).with_context(|| format!("the profile `{name}`"))?;
+        }
+        let Some(folder) = folder else {
+            return Ok(profiles);
+        };
+        let entries = std::fs::read_dir(folder).with_context(|| {
+            format!("cannot read the folder of profiles `{}`", folder.display())
+        })?;
+        for entry in entries {
+            let path = entry?.path();
+            if path.extension().is_some_and(|extension| extension == "json") {
+                profiles.add_file(&path)?;
+            }
+        }
+        Ok(profiles)
+    }
+
+    /// Adds the profile in a file.
+    ///
+    /// # Errors
+    ///
+    /// If it cannot be read, is no profile, or has the name of another.
+    pub(crate) fn add_file(&mut self, path: &Path) -> anyhow::Result<String> {
+        let json = std::fs::read_to_string(path)
+            .with_context(|| format!("cannot read the profile `{}`", path.display()))?;
+        self.add(&json).with_context(|| format!("the profile `{}`", path.display()))
+    }
+
+    fn add(&mut self, json: &str) -> anyhow::Result<String> {
+        let profile = Profile::parse(json).map_err(anyhow::Error::msg)?;
+        let name = profile.name.clone();
+        let installed = InstalledProfile { json: json.trim().to_owned(), profile };
+        if self.0.insert(name.clone(), installed).is_some() {
+            bail!("there are two profiles with the name `{name}`");
+        }
+        Ok(name)
+    }
+
+    /// Returns the profile of a name.
+    pub(crate) fn get(&self, name: &str) -> Option<&InstalledProfile> {
+        self.0.get(name)
+    }
+
+    /// Returns all profiles, by name.
+    pub(crate) fn all(&self) -> impl Iterator<Item = &Profile> {
+        self.0.values().map(|installed| &installed.profile)
+    }
+
+    /// Returns the names of all profiles, for messages.
+    pub(crate) fn names(&self) -> String {
+        self.0.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    }
+}

@@ -1,0 +1,176 @@
+//! Every route of the service in one table.
+
+use std::net::SocketAddr;
+use std::sync::Arc;
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::{HeaderMap, StatusCode, header};
+use axum::middleware::{self, Next};
+use axum::response::{IntoResponse, Response};
+use axum::{Json, Router, routing};
+use tokio::sync::watch;
+use tower_http::catch_panic::CatchPanicLayer;
+use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
+use utoipa::{Modify, OpenApi};
+use utoipa_axum::router::OpenApiRouter;
+use utoipa_axum::routes;
+
+use crate::api::{accounts, audit, keys, plans, proxies, resources};
+use crate::credentials::Credential;
+use crate::edge::updates::{self, Snapshots};
+use crate::error::ApiError;
+use crate::metrics::{Metrics, StatusLabel};
+use crate::profiles::Profiles;
+use crate::proxies::Proxies;
+use crate::store::{Store, plans as stored_plans};
+
+/// What all handlers share.
+#[derive(Clone)]
+pub(crate) struct App {
+    pub(crate) store: Store,
+    pub(crate) profiles: Arc<Profiles>,
+    pub(crate) proxies: Arc<Proxies>,
+    pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) metrics: Arc<Metrics>,
+    pub(crate) operator: Credential,
+    pub(crate) edge: Credential,
+    /// Becomes true when the service is told to stop, so that nothing waits on.
+    pub(crate) stopping: watch::Receiver<bool>,
+}
+
+/// Returns the whole service.
+pub(crate) fn router(app: App) -> Router {
+    let (api, document) = management_api().split_for_parts();
+    let api = api
+        .route_layer(middleware::from_fn_with_state(app.clone(), require_operator_token))
+        .route("/api/v1/openapi.json", routing::get(async move || Json(document)))
+        .route_layer(middleware::from_fn_with_state(app.clone(), count))
+        .with_state(app.clone());
+    let edge = Router::new()
+        .route(latchkey_protocol::poll::PATH, routing::get(updates::poll))
+        .route_layer(middleware::from_fn_with_state(app.clone(), require_edge_token));
+    let health = Router::new()
+        .route("/healthz", routing::get(async || "ok\n"))
+        .route("/readyz", routing::get(ready))
+        .route("/metrics", routing::get(metrics));
+    edge.merge(health)
+        .with_state(app)
+        .merge(api)
+        .fallback(async || ApiError::NoSuchPath)
+        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .layer(CatchPanicLayer::new())
+}
+
+/// The routes of the management API with their description; the document itself needs no token.
+fn management_api() -> OpenApiRouter<App> {
+    let api = OpenApiRouter::new()
+        .routes(routes!(accounts::list, accounts::create))
+        .routes(routes!(accounts::get, accounts::edit, accounts::delete))
+        .routes(routes!(plans::list))
+        .routes(routes!(plans::get, plans::put, plans::delete))
+        .routes(routes!(keys::list, keys::create))
+        .routes(routes!(keys::get, keys::edit, keys::revoke))
+        .routes(routes!(keys::regenerate))
+        .routes(routes!(keys::suspend))
+        .routes(routes!(keys::resume))
+        .routes(routes!(resources::list))
+        .routes(routes!(resources::get, resources::put, resources::delete))
+        .routes(routes!(audit::list))
+        .routes(routes!(proxies::list));
+    OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)
+}
+
+#[derive(OpenApi)]
+#[openapi(
+    info(
+        title = "Latchkey management API",
+        description = "Accounts, plans, keys and content types, for operators and their tools. \
+                       Errors are problem details (RFC 9457); times are RFC 3339 in UTC."
+    ),
+    modifiers(&OperatorToken),
+    security(("operator_token" = []))
+)]
+struct Document;
+
+struct OperatorToken;
+
+impl Modify for OperatorToken {
+    fn modify(&self, document: &mut utoipa::openapi::OpenApi) {
+        let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
+        let components = document.components.get_or_insert_default();
+        components.add_security_scheme("operator_token", SecurityScheme::Http(scheme));
+    }
+}
+
+async fn require_operator_token(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    require(app.operator, request.headers(), "expected `Authorization: Bearer <operator token>`")?;
+    Ok(next.run(request).await)
+}
+
+async fn require_edge_token(
+    State(app): State<App>,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    if let Err(error) =
+        require(app.edge, request.headers(), "expected `Authorization: Bearer <edge token>`")
+    {
+        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+        let peer = peer.map(|ConnectInfo(address)| address.to_string());
+        tracing::warn!(peer, "a filter's edge token was refused");
+        return Err(error);
+    }
+    Ok(next.run(request).await)
+}
+
+fn require(
+    credential: Credential,
+    headers: &HeaderMap,
+    expected: &'static str,
+) -> Result<(), ApiError> {
+    let token = headers
+        .get(header::AUTHORIZATION)
+        .and_then(|value| value.to_str().ok())
+        .and_then(|value| value.split_once(' '))
+        .filter(|(scheme, _)| scheme.eq_ignore_ascii_case("bearer"))
+        .map(|(_, token)| token);
+    match token {
+        Some(token) if credential.is(token) => Ok(()),
+        Some(_) | None => Err(ApiError::Unauthenticated(expected)),
+    }
+}
+
+async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
+    let response = next.run(request).await;
+    let label = StatusLabel { status: response.status().as_u16() };
+    app.metrics.requests.get_or_create(&label).inc();
+    response
+}
+
+/// Answers 200 if the store does.
+async fn ready(State(app): State<App>) -> Response {
+    let profile = app.profiles.all().next().map(|profile| profile.name.clone()).unwrap_or_default();
+    match app.store.read(move |db| stored_plans::is_installed(db, &profile)).await {
+        Ok(_) => "ready\n".into_response(),
+        Err(error) => {
+            tracing::error!(error = %error, "the store does not answer");
+            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response()
+        }
+    }
+}
+
+async fn metrics(State(app): State<App>) -> Response {
+    let revision = *app.store.watch_revision().borrow();
+    let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
+    match app.metrics.text(revision) {
+        Ok(text) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "the metrics could not be written");
+            StatusCode::INTERNAL_SERVER_ERROR.into_response()
+        }
+    }
+}

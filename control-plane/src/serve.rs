@@ -1,0 +1,159 @@
+//! `latchkey serve`: starting and stopping the service.
+
+use std::fs::File;
+use std::future::Future;
+use std::net::SocketAddr;
+use std::path::Path;
+use std::sync::Arc;
+use std::time::Duration;
+
+use anyhow::{Context, bail};
+use tokio::net::TcpListener;
+use tokio::signal::unix::{SignalKind, signal};
+use tokio::sync::watch;
+
+use crate::cli::{ServeOptions, say};
+use crate::credentials::{Credential, Provenance};
+use crate::metrics::Metrics;
+use crate::profiles::Profiles;
+use crate::router::{self, App};
+use crate::store::{Origin, Store, plans};
+
+/// Runs the service until it is told to stop.
+///
+/// # Errors
+///
+/// If it cannot start: with the folder, file, address or variable that stands in the way.
+pub(crate) fn run(options: ServeOptions) -> anyhow::Result<()> {
+    tracing_subscriber::fmt()
+        .with_max_level(options.log)
+        .with_target(false)
+        .with_writer(std::io::stderr)
+        .init();
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .context("cannot start the runtime")?;
+    runtime.block_on(serve(options))
+}
+
+async fn serve(options: ServeOptions) -> anyhow::Result<()> {
+    let profiles = Profiles::load(options.profiles.as_deref())?;
+    let data = options.data.as_path();
+    std::fs::create_dir_all(data)
+        .with_context(|| format!("cannot make the folder `{}`", data.display()))?;
+    let _lock = lock(data)?;
+
+    let (operator, edge) = credentials(&options)?;
+    let store = Store::open(data)
+        .with_context(|| format!("cannot open the store in `{}`", data.display()))?;
+    install_plans(&store, &profiles).await?;
+
+    let listener = TcpListener::bind(options.listen)
+        .await
+        .with_context(|| format!("cannot listen on {}", options.listen))?;
+    let address = listener.local_addr()?;
+    let (stop, stopping) = watch::channel(false);
+    let app = App {
+        store,
+        profiles: Arc::new(profiles),
+        proxies: Arc::default(),
+        snapshots: Arc::default(),
+        metrics: Arc::new(Metrics::new()),
+        operator,
+        edge,
+        stopping: stopping.clone(),
+    };
+    let service = router::router(app).into_make_service_with_connect_info::<SocketAddr>();
+    say(format_args!("latchkey: listening on http://{address}"));
+    tracing::info!(%address, data = %data.display(), "serving");
+
+    let server = axum::serve(listener, service).with_graceful_shutdown(until_stopped(stopping));
+    let server = tokio::spawn(server.into_future());
+    let signal = wait_for_signal()?.await;
+    tracing::info!(signal, "stopping");
+    stop.send_replace(true);
+    match tokio::time::timeout(SHUTDOWN_TIME, server).await {
+        Ok(served) => served?.context("the service failed")?,
+        Err(_) => tracing::warn!("some connections did not end in time and were cut"),
+    }
+    Ok(())
+}
+
+fn credentials(options: &ServeOptions) -> anyhow::Result<(Credential, Credential)> {
+    let data = options.data.as_path();
+    let given = options.operator_token.clone().or_else(|| std::env::var("OPERATOR_TOKEN").ok());
+    let (operator, provenance) = Credential::load(
+        given.as_deref(),
+        "LATCHKEY_OPERATOR_TOKEN or OPERATOR_TOKEN",
+        &data.join("operator-token"),
+        "latchkey_op_",
+    )?;
+    if let Provenance::Made(file, token) = provenance {
+        say(format_args!("latchkey: operator token, shown this once: {token}"));
+        say(format_args!("latchkey: it is kept in {} (mode 0600)", file.display()));
+    }
+    let (edge, provenance) = Credential::load(
+        options.edge_token.as_deref(),
+        "LATCHKEY_EDGE_TOKEN",
+        &data.join("edge-token"),
+        "latchkey_edge_",
+    )?;
+    if let Provenance::Made(file, _) = provenance {
+        say(format_args!(
+            "latchkey: made an edge token for Envoys in {} (mode 0600); give it to them as the \
+             environment variable LATCHKEY_EDGE_TOKEN",
+            file.display()
+        ));
+    }
+    Ok((operator, edge))
+}
+
+/// Holds the data folder: two services on one store would not see each other's changes.
+fn lock(data: &Path) -> anyhow::Result<File> {
+    let path = data.join("lock");
+    let file = File::create(&path)
+        .with_context(|| format!("cannot make the file `{}`", path.display()))?;
+    match file.try_lock() {
+        Ok(()) => Ok(file),
+        Err(std::fs::TryLockError::WouldBlock) => {
+            bail!("another control plane uses the folder `{}`", data.display())
+        }
+        Err(std::fs::TryLockError::Error(error)) => {
+            Err(error).with_context(|| format!("cannot lock the file `{}`", path.display()))
+        }
+    }
+}
+
+async fn install_plans(store: &Store, profiles: &Profiles) -> anyhow::Result<()> {
+    for profile in profiles.all() {
+        let name = profile.name.clone();
+        if store.read(move |db| plans::is_installed(db, &name)).await? {
+            continue;
+        }
+        let (name, defaults) = (profile.name.clone(), profile.plans.clone());
+        let origin = Origin { actor: "latchkey".to_owned(), address: String::new() };
+        store.change(origin, move |change| plans::install(change, &name, &defaults)).await?;
+        tracing::info!(profile = profile.name, "put in the profile's plans");
+    }
+    Ok(())
+}
+
+fn wait_for_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
+    let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
+    let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
+    Ok(async move {
+        tokio::select! {
+            _ = interrupt.recv() => "SIGINT",
+            _ = terminate.recv() => "SIGTERM",
+        }
+    })
+}
+
+async fn until_stopped(mut stopping: watch::Receiver<bool>) {
+    // An error means that the sender is gone, so the service is ending as well.
+    let _ = stopping.wait_for(|&stopping| stopping).await;
+}
+
+/// How long requests may take to end once the service is told to stop. Polls are answered at once.
+const SHUTDOWN_TIME: Duration = Duration::from_secs(5);

@@ -1,0 +1,395 @@
+//! Keys and their tokens' hashes.
+
+use latchkey_protocol::{KeyHash, KeyKind, Limit, Rule};
+use rusqlite::{Connection, OptionalExtension, Row, params};
+use serde::Serialize;
+use serde_json::json;
+use utoipa::ToSchema;
+
+use super::accounts::{self, Account};
+use super::{Change, Page, StoreError, from_json, plans, to_json};
+use crate::time::Time;
+
+/// A key, as the API shows it.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, ToSchema)]
+pub(crate) struct Key {
+    #[schema(examples("key_5fH2kQ9sXw0a"))]
+    pub(crate) id: String,
+    /// Id of the account that owns it.
+    pub(crate) account: String,
+    pub(crate) name: String,
+    pub(crate) kind: KeyKind,
+    pub(crate) state: KeyState,
+    /// What it may do.
+    pub(crate) rules: Vec<Rule>,
+    /// Where it is meant to be used, such as `production`.
+    pub(crate) environment: Option<String>,
+    pub(crate) note: Option<String>,
+    pub(crate) created_at: Time,
+    /// First moment at which it is no longer valid.
+    pub(crate) expires_at: Option<Time>,
+    pub(crate) last_used_at: Option<Time>,
+    /// Networks from which it may be used; none listed, all.
+    pub(crate) allowed_networks: Vec<String>,
+    /// Limits of its own, beside its account's.
+    pub(crate) limits: Vec<Limit>,
+    /// End of its token, by which a person recognizes it.
+    #[schema(examples("…x7Qa"))]
+    pub(crate) token_hint: Option<String>,
+}
+
+/// Whether a key can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum KeyState {
+    Active,
+    Expired,
+    Revoked,
+    Suspended,
+}
+
+/// What is kept of a token that was just made.
+#[derive(Clone, Debug)]
+pub(crate) struct MintedToken {
+    pub(crate) hash: KeyHash,
+    pub(crate) hint: String,
+}
+
+/// A key to make.
+#[derive(Clone, Debug)]
+pub(crate) struct NewKey {
+    pub(crate) id: String,
+    pub(crate) name: String,
+    pub(crate) kind: KeyKind,
+    pub(crate) rules: Vec<Rule>,
+    pub(crate) environment: Option<String>,
+    pub(crate) note: Option<String>,
+    pub(crate) expires_at: Option<Time>,
+    pub(crate) allowed_networks: Vec<String>,
+    pub(crate) limits: Vec<Limit>,
+    pub(crate) token: MintedToken,
+}
+
+/// What to change of a key; what is absent stays.
+#[derive(Debug, Default)]
+pub(crate) struct KeyPatch {
+    pub(crate) name: Option<String>,
+    pub(crate) rules: Option<Vec<Rule>>,
+    pub(crate) environment: Option<Option<String>>,
+    pub(crate) note: Option<Option<String>>,
+    pub(crate) expires_at: Option<Option<Time>>,
+    pub(crate) allowed_networks: Option<Vec<String>>,
+    pub(crate) limits: Option<Vec<Limit>>,
+}
+
+/// Returns part of the list of an account's keys, oldest first.
+pub(crate) fn list(
+    connection: &Connection,
+    account: &str,
+    page: &Page,
+    now_ms: i64,
+) -> Result<Vec<Key>, StoreError> {
+    accounts::get(connection, account)?;
+    let sql = format!(
+        "{SELECT} WHERE keys.account = ?1
+           AND keys.sequence > coalesce((SELECT sequence FROM keys WHERE id = ?2), 0)
+         ORDER BY keys.sequence LIMIT ?3"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![account, page.after, page.sql_limit()])?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(read(row, now_ms)?);
+    }
+    Ok(keys)
+}
+
+/// Returns a key of an account.
+pub(crate) fn get(
+    connection: &Connection,
+    account: &str,
+    id: &str,
+    now_ms: i64,
+) -> Result<Key, StoreError> {
+    accounts::get(connection, account)?;
+    let sql = format!("{SELECT} WHERE keys.account = ?1 AND keys.id = ?2");
+    connection
+        .query_row(&sql, [account, id], |row| Ok(read(row, now_ms)))
+        .optional()?
+        .ok_or_else(|| StoreError::NotFound { what: "key", id: id.to_owned() })?
+}
+
+/// Makes a key of the account with an id.
+pub(crate) fn create_for(
+    change: &mut Change<'_>,
+    account: &str,
+    new: &NewKey,
+) -> Result<Key, StoreError> {
+    let account = accounts::get(&change.transaction, account)?;
+    create(change, &account, new)
+}
+
+/// Makes a key. A user defined one counts against the plan.
+pub(super) fn create(
+    change: &mut Change<'_>,
+    account: &Account,
+    new: &NewKey,
+) -> Result<Key, StoreError> {
+    if new.kind == KeyKind::UserDefined {
+        check_key_limit(&change.transaction, account)?;
+    }
+    change.transaction.execute(
+        "INSERT INTO keys (id, account, kind, name, rules, environment, note, allowed_networks,
+                           limits, created_at_ms, expires_at_ms)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+        params![
+            new.id,
+            account.id,
+            new.kind.as_str(),
+            new.name,
+            to_json(&new.rules)?,
+            new.environment,
+            new.note,
+            to_json(&new.allowed_networks)?,
+            to_json(&new.limits)?,
+            change.now_ms,
+            new.expires_at.map(Time::as_ms),
+        ],
+    )?;
+    add_token(change, account, &new.id, &new.token)?;
+    let key = get(&change.transaction, &account.id, &new.id, change.now_ms)?;
+    change.audit(Some(&account.id), "key.create", &new.id, &json!({"after": key}))?;
+    Ok(key)
+}
+
+/// Changes a key.
+pub(crate) fn edit(
+    change: &mut Change<'_>,
+    account: &str,
+    id: &str,
+    patch: &KeyPatch,
+) -> Result<Key, StoreError> {
+    let before = get(&change.transaction, account, id, change.now_ms)?;
+    refuse_revoked(&before)?;
+    if before.kind != KeyKind::UserDefined && patch.rules.is_some() {
+        return Err(StoreError::Field {
+            field: "rules",
+            message: "expected none: what an Application key may do is fixed".to_owned(),
+        });
+    }
+    let mut set = Vec::new();
+    let mut values: Vec<Option<rusqlite::types::Value>> = Vec::new();
+    let mut add = |column: &'static str, value: Option<rusqlite::types::Value>| {
+        set.push(format!("{column} = ?{}", values.len() + 2));
+        values.push(value);
+    };
+    if let Some(name) = &patch.name {
+        add("name", Some(name.clone().into()));
+    }
+    if let Some(rules) = &patch.rules {
+        add("rules", Some(to_json(rules)?.into()));
+    }
+    if let Some(environment) = &patch.environment {
+        add("environment", environment.clone().map(Into::into));
+    }
+    if let Some(note) = &patch.note {
+        add("note", note.clone().map(Into::into));
+    }
+    if let Some(expires_at) = &patch.expires_at {
+        add("expires_at_ms", expires_at.map(|time| time.as_ms().into()));
+    }
+    if let Some(networks) = &patch.allowed_networks {
+        add("allowed_networks", Some(to_json(networks)?.into()));
+    }
+    if let Some(limits) = &patch.limits {
+        add("limits", Some(to_json(limits)?.into()));
+    }
+    if !set.is_empty() {
+        let sql = format!("UPDATE keys SET {} WHERE id = ?1", set.join(", "));
+        let id = Some(rusqlite::types::Value::from(id.to_owned()));
+        change
+            .transaction
+            .execute(&sql, rusqlite::params_from_iter(std::iter::once(id).chain(values)))?;
+    }
+    touch(change, account, id)?;
+    let after = get(&change.transaction, account, id, change.now_ms)?;
+    change.audit(Some(account), "key.edit", id, &json!({"before": before, "after": after}))?;
+    Ok(after)
+}
+
+/// Revokes a key for good; its record stays.
+pub(crate) fn revoke(change: &mut Change<'_>, account: &str, id: &str) -> Result<(), StoreError> {
+    let before = get(&change.transaction, account, id, change.now_ms)?;
+    if before.kind != KeyKind::UserDefined {
+        return Err(StoreError::Conflict(
+            "an Application key can be regenerated or suspended, never removed".to_owned(),
+        ));
+    }
+    if before.state == KeyState::Revoked {
+        return Ok(());
+    }
+    touch(change, account, id)?;
+    change
+        .transaction
+        .execute("UPDATE keys SET revoked_at_ms = ?2 WHERE id = ?1", params![id, change.now_ms])?;
+    change.transaction.execute("DELETE FROM tokens WHERE key = ?1", [id])?;
+    change.audit(Some(account), "key.revoke", id, &json!({"before": before}))
+}
+
+/// Suspends a key, or ends its suspension.
+pub(crate) fn set_suspended(
+    change: &mut Change<'_>,
+    account: &str,
+    id: &str,
+    is_suspended: bool,
+) -> Result<Key, StoreError> {
+    let before = get(&change.transaction, account, id, change.now_ms)?;
+    refuse_revoked(&before)?;
+    change
+        .transaction
+        .execute("UPDATE keys SET is_suspended = ?2 WHERE id = ?1", params![id, is_suspended])?;
+    touch(change, account, id)?;
+    let after = get(&change.transaction, account, id, change.now_ms)?;
+    let action = if is_suspended { "key.suspend" } else { "key.resume" };
+    change.audit(Some(account), action, id, &json!({"before": before, "after": after}))?;
+    Ok(after)
+}
+
+/// Gives a key another token; the one before it goes on working for so many milliseconds.
+pub(crate) fn regenerate(
+    change: &mut Change<'_>,
+    account: &str,
+    id: &str,
+    token: &MintedToken,
+    grace_ms: i64,
+) -> Result<Key, StoreError> {
+    let owner = accounts::get(&change.transaction, account)?;
+    let before = get(&change.transaction, account, id, change.now_ms)?;
+    refuse_revoked(&before)?;
+    touch(change, account, id)?;
+    if grace_ms > 0 {
+        // A token that is in its grace already keeps the earlier end.
+        change.transaction.execute(
+            "UPDATE tokens SET grace_ends_at_ms = min(coalesce(grace_ends_at_ms, ?2), ?2)
+             WHERE key = ?1",
+            params![id, change.now_ms.saturating_add(grace_ms)],
+        )?;
+        change.transaction.execute(
+            "DELETE FROM tokens WHERE key = ?1 AND grace_ends_at_ms <= ?2",
+            params![id, change.now_ms],
+        )?;
+    } else {
+        change.transaction.execute("DELETE FROM tokens WHERE key = ?1", [id])?;
+    }
+    add_token(change, &owner, id, token)?;
+    let after = get(&change.transaction, account, id, change.now_ms)?;
+    let details = json!({"before": before, "after": after, "grace_seconds": grace_ms / 1000});
+    change.audit(Some(account), "key.regenerate", id, &details)?;
+    Ok(after)
+}
+
+/// Notes that filters have to look at all tokens of an account again.
+pub(super) fn touch_account(change: &mut Change<'_>, account: &Account) -> Result<(), StoreError> {
+    let hashes: Vec<Vec<u8>> = change
+        .transaction
+        .prepare_cached(
+            "SELECT tokens.hash FROM tokens JOIN keys ON keys.id = tokens.key
+             WHERE keys.account = ?1",
+        )?
+        .query_map([&account.id], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    change.touched.extend(hashes.into_iter().map(|hash| (account.profile.clone(), hash)));
+    Ok(())
+}
+
+fn touch(change: &mut Change<'_>, account: &str, key: &str) -> Result<(), StoreError> {
+    let profile = accounts::get(&change.transaction, account)?.profile;
+    let hashes: Vec<Vec<u8>> = change
+        .transaction
+        .prepare_cached("SELECT hash FROM tokens WHERE key = ?1")?
+        .query_map([key], |row| row.get(0))?
+        .collect::<Result<_, _>>()?;
+    change.touched.extend(hashes.into_iter().map(|hash| (profile.clone(), hash)));
+    Ok(())
+}
+
+fn add_token(
+    change: &mut Change<'_>,
+    account: &Account,
+    key: &str,
+    token: &MintedToken,
+) -> Result<(), StoreError> {
+    change.transaction.execute(
+        "INSERT INTO tokens (hash, key, hint, created_at_ms) VALUES (?1, ?2, ?3, ?4)",
+        params![token.hash.as_bytes(), key, token.hint, change.now_ms],
+    )?;
+    change.touched.push((account.profile.clone(), token.hash.as_bytes().to_vec()));
+    Ok(())
+}
+
+fn check_key_limit(connection: &Connection, account: &Account) -> Result<(), StoreError> {
+    let plan = plans::get(connection, &account.plan)?;
+    let count: u32 = connection.query_row(
+        "SELECT count(*) FROM keys
+         WHERE account = ?1 AND kind = ?2 AND revoked_at_ms IS NULL",
+        [account.id.as_str(), KeyKind::UserDefined.as_str()],
+        |row| row.get(0),
+    )?;
+    if count < plan.max_user_keys {
+        return Ok(());
+    }
+    Err(StoreError::Conflict(format!(
+        "plan `{}` allows {} user defined keys, and the account has {count}; revoke one or choose \
+         another plan",
+        plan.id, plan.max_user_keys
+    )))
+}
+
+fn refuse_revoked(key: &Key) -> Result<(), StoreError> {
+    if key.state == KeyState::Revoked {
+        return Err(StoreError::Conflict(format!("key `{}` is revoked for good", key.id)));
+    }
+    Ok(())
+}
+
+fn read(row: &Row<'_>, now_ms: i64) -> Result<Key, StoreError> {
+    let expires_at_ms: Option<i64> = row.get(10)?;
+    let (is_suspended, revoked_at_ms): (bool, Option<i64>) = (row.get(11)?, row.get(12)?);
+    let state = if revoked_at_ms.is_some() {
+        KeyState::Revoked
+    } else if expires_at_ms.is_some_and(|at_ms| at_ms <= now_ms) {
+        KeyState::Expired
+    } else if is_suspended {
+        KeyState::Suspended
+    } else {
+        KeyState::Active
+    };
+    Ok(Key {
+        id: row.get(0)?,
+        account: row.get(1)?,
+        kind: read_kind(&row.get::<_, String>(2)?)?,
+        name: row.get(3)?,
+        rules: from_json(&row.get::<_, String>(4)?)?,
+        environment: row.get(5)?,
+        note: row.get(6)?,
+        allowed_networks: from_json(&row.get::<_, String>(7)?)?,
+        limits: from_json(&row.get::<_, String>(8)?)?,
+        created_at: Time::from_ms(row.get(9)?),
+        expires_at: expires_at_ms.map(Time::from_ms),
+        last_used_at: row.get::<_, Option<i64>>(13)?.map(Time::from_ms),
+        state,
+        token_hint: row.get(14)?,
+    })
+}
+
+/// Kinds are stored by their name in JSON.
+pub(super) fn read_kind(name: &str) -> Result<KeyKind, StoreError> {
+    Ok(serde_json::from_value(serde_json::Value::from(name))?)
+}
+
+const SELECT: &str = "
+    SELECT keys.id, keys.account, keys.kind, keys.name, keys.rules, keys.environment, keys.note,
+           keys.allowed_networks, keys.limits, keys.created_at_ms, keys.expires_at_ms,
+           keys.is_suspended, keys.revoked_at_ms, keys.last_used_at_ms,
+           (SELECT hint FROM tokens WHERE tokens.key = keys.id AND grace_ends_at_ms IS NULL)
+    FROM keys";

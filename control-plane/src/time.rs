@@ -1,0 +1,28 @@
+//! Points in time, as the API shows them.
+
+use jiff::Timestamp;
+use serde::{Deserialize, Serialize};
+use utoipa::ToSchema;
+
+/// A point in time: RFC 3339 in UTC in JSON, milliseconds since the epoch in the store.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[schema(value_type = String, format = DateTime, examples("2026-12-31T23:59:59Z"))]
+pub(crate) struct Time(Timestamp);
+
+impl Time {
+    /// Returns the present.
+    pub(crate) fn now() -> Self {
+        Self(Timestamp::now())
+    }
+
+    /// Returns the time so many milliseconds after the epoch, nearest to it that can be shown.
+    pub(crate) fn from_ms(ms: i64) -> Self {
+        let fallback = if ms < 0 { Timestamp::MIN } else { Timestamp::MAX };
+        Self(Timestamp::from_millisecond(ms).unwrap_or(fallback))
+    }
+
+    /// Returns the milliseconds since the epoch.
+    pub(crate) fn as_ms(self) -> i64 {
+        self.0.as_millisecond()
+    }
+}
