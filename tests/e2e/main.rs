@@ -1,0 +1,3 @@
+//! Black-box tests against a real Envoy: one module per promise.
+
+mod authentication;

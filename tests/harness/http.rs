@@ -1,0 +1,130 @@
+//! HTTP as the tests speak it: nothing normalized, nothing retried.
+
+use anyhow::{Context, bail};
+use http_body_util::{BodyExt, Full};
+use hyper::body::Bytes;
+use hyper::{HeaderMap, Method, Request, Uri};
+use hyper_util::client::legacy::Client;
+use hyper_util::client::legacy::connect::HttpConnector;
+use hyper_util::rt::TokioExecutor;
+use serde_json::Value;
+use tokio::io::{AsyncReadExt, AsyncWriteExt};
+use tokio::net::TcpStream;
+
+use crate::wait;
+
+/// An answer, read whole.
+#[derive(Clone, Debug)]
+pub struct Response {
+    /// HTTP status.
+    pub status: u16,
+    /// All headers.
+    pub headers: HeaderMap,
+    /// The body.
+    pub body: Bytes,
+}
+
+impl Response {
+    /// Returns a header's first value, or an empty text.
+    #[must_use]
+    pub fn header(&self, name: &str) -> &str {
+        self.headers.get(name).and_then(|value| value.to_str().ok()).unwrap_or_default()
+    }
+
+    /// Returns the body as text.
+    #[must_use]
+    pub fn text(&self) -> String {
+        String::from_utf8_lossy(&self.body).into_owned()
+    }
+
+    /// Returns the body as JSON; null if it is none.
+    #[must_use]
+    pub fn json(&self) -> Value {
+        serde_json::from_slice(&self.body).unwrap_or_default()
+    }
+}
+
+/// Sends a request on a connection of its own and returns the answer.
+///
+/// # Errors
+///
+/// If no answer comes.
+pub async fn send(
+    method: &str,
+    url: &str,
+    headers: &[(&str, &[u8])],
+    body: &[u8],
+) -> anyhow::Result<Response> {
+    let mut request = Request::builder()
+        .method(Method::from_bytes(method.as_bytes())?)
+        .uri(url.parse::<Uri>().with_context(|| format!("`{url}` is no URL"))?);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let request = request.body(Full::new(Bytes::copy_from_slice(body)))?;
+    let client: Client<HttpConnector, Full<Bytes>> =
+        Client::builder(TokioExecutor::new()).pool_max_idle_per_host(0).build_http();
+    answer(&client, request).await
+}
+
+/// Sends a request on whatever connection is there.
+///
+/// # Errors
+///
+/// If no answer comes.
+pub async fn send_pooled(
+    client: &Client<HttpConnector, Full<Bytes>>,
+    method: &str,
+    url: &str,
+    headers: &[(&str, &str)],
+) -> anyhow::Result<Response> {
+    let mut request = Request::builder().method(Method::from_bytes(method.as_bytes())?).uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    answer(client, request.body(Full::default())?).await
+}
+
+/// Returns a client that keeps its connections.
+#[must_use]
+pub fn pooled_client() -> Client<HttpConnector, Full<Bytes>> {
+    Client::builder(TokioExecutor::new()).build_http()
+}
+
+async fn answer(
+    client: &Client<HttpConnector, Full<Bytes>>,
+    request: Request<Full<Bytes>>,
+) -> anyhow::Result<Response> {
+    let what = format!("{} {}", request.method(), request.uri());
+    let read = async {
+        let response = client.request(request).await?;
+        let (parts, body) = response.into_parts();
+        let body = body.collect().await?.to_bytes();
+        anyhow::Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+    };
+    let answer = tokio::time::timeout(wait::START, read).await;
+    answer.with_context(|| format!("no answer in time to {what}"))?.with_context(|| what)
+}
+
+/// Sends bytes and returns what comes back until the connection ends.
+///
+/// # Errors
+///
+/// If the connection cannot be made, or nothing ends it in time.
+pub async fn send_raw(port: u16, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let mut answer = Vec::new();
+    // The other side may answer and close before it has read everything.
+    let _ = stream.write_all(bytes).await;
+    match tokio::time::timeout(wait::LONG, stream.read_to_end(&mut answer)).await {
+        Ok(_) => Ok(answer),
+        Err(_) => bail!("the connection stayed open; so far came {} bytes", answer.len()),
+    }
+}
+
+/// Returns the status of an answer that was read raw.
+#[must_use]
+pub fn raw_status(answer: &[u8]) -> Option<u16> {
+    let line = answer.strip_prefix(b"HTTP/1.1 ")?;
+    std::str::from_utf8(line.get(..3)?).ok()?.parse().ok()
+}

@@ -1,0 +1,147 @@
+//! A control plane, an upstream and an Envoy together.
+
+use std::path::{Path, PathBuf};
+
+use anyhow::Context;
+use tempfile::TempDir;
+
+use crate::http::{self, Response};
+use crate::{ControlPlane, Envoy, EnvoyOptions, Upstream, ports};
+
+/// All that a test needs.
+#[derive(Debug)]
+pub struct Stack {
+    /// The control plane.
+    pub control_plane: ControlPlane,
+    /// The API behind the gateways.
+    pub upstream: Upstream,
+    /// The gateways.
+    pub envoy: Envoy,
+    /// The folder of everything; kept if the test fails.
+    pub folder: Folder,
+}
+
+/// A folder that goes with its owner, unless a test fails.
+#[derive(Debug)]
+pub struct Folder(Option<TempDir>, PathBuf);
+
+impl Folder {
+    /// Makes a folder.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn new() -> anyhow::Result<Self> {
+        let folder = TempDir::with_prefix("latchkey-test-")?;
+        let path = folder.path().to_owned();
+        Ok(Self(Some(folder), path))
+    }
+
+    /// Returns where it is.
+    #[must_use]
+    pub fn path(&self) -> &Path {
+        &self.1
+    }
+}
+
+impl Drop for Folder {
+    fn drop(&mut self) {
+        if let Some(folder) = self.0.take()
+            && std::thread::panicking()
+        {
+            eprint_path(&folder.keep());
+        }
+    }
+}
+
+#[expect(clippy::print_stderr, reason = "the test's output is where one looks for the logs")]
+fn eprint_path(path: &Path) {
+    eprintln!("the logs are kept in {}", path.display());
+}
+
+impl Stack {
+    /// Starts everything, with a gateway for each profile, and waits until the filters are ready.
+    ///
+    /// # Errors
+    ///
+    /// If anything does not start.
+    pub async fn start(profiles: &[&str]) -> anyhow::Result<Self> {
+        Self::start_with(profiles, |_| {}).await
+    }
+
+    /// Starts everything, with changes to how Envoy is started.
+    ///
+    /// # Errors
+    ///
+    /// If anything does not start.
+    pub async fn start_with(
+        profiles: &[&str],
+        change: impl FnOnce(&mut EnvoyOptions),
+    ) -> anyhow::Result<Self> {
+        let folder = Folder::new()?;
+        let data = folder.path().join("data");
+        let control_plane =
+            ControlPlane::start(ports::free()?, &data, folder.path(), None, &[]).await?;
+        let upstream = Upstream::start(ports::free()?).await?;
+        let mut options = EnvoyOptions {
+            gateways: Vec::new(),
+            upstream_port: upstream.port,
+            control_plane_port: control_plane.port,
+            admin_port: ports::free()?,
+            workers: 2,
+            edge_token: Some(control_plane.edge_token()?),
+            edits: Vec::new(),
+            config_options: Vec::new(),
+        };
+        for profile in profiles {
+            options.gateways.push(((*profile).to_owned(), ports::free()?));
+        }
+        change(&mut options);
+        let envoy = Envoy::start(options, folder.path()).await?;
+        let stack = Self { control_plane, upstream, envoy, folder };
+        stack.wait_until_in_force().await?;
+        Ok(stack)
+    }
+
+    /// Waits until every worker holds the last change.
+    ///
+    /// # Errors
+    ///
+    /// If that does not come true.
+    pub async fn wait_until_in_force(&self) -> anyhow::Result<()> {
+        let options = &self.envoy.options;
+        let gateways = u64::try_from(options.gateways.len())?;
+        // Each worker has a VM, and so has the main thread.
+        let workers = gateways * (u64::from(options.workers) + 1);
+        self.control_plane.wait_until_in_force(workers).await
+    }
+
+    /// Returns the port of a profile's gateway.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub fn port(&self, profile: &str) -> anyhow::Result<u16> {
+        let gateways = &self.envoy.options.gateways;
+        let gateway = gateways.iter().find(|(name, _)| name == profile);
+        gateway.map(|(_, port)| *port).context("no gateway for this profile")
+    }
+
+    /// Sends a request through a profile's gateway.
+    ///
+    /// # Errors
+    ///
+    /// If no answer comes.
+    pub async fn send(
+        &self,
+        profile: &str,
+        method: &str,
+        path: &str,
+        headers: &[(&str, &str)],
+    ) -> anyhow::Result<Response> {
+        let url = format!("http://127.0.0.1:{}{path}", self.port(profile)?);
+        let headers: Vec<(&str, &[u8])> =
+            headers.iter().map(|&(name, value)| (name, value.as_bytes())).collect();
+        http::send(method, &url, &headers, b"").await
+    }
+}

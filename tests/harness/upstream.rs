@@ -1,0 +1,93 @@
+//! An API that echoes what reached it.
+
+use std::net::SocketAddr;
+use std::sync::{Arc, Mutex, PoisonError};
+
+use axum::Json;
+use axum::body::Bytes;
+use axum::extract::{Request, State};
+use axum::http::Uri;
+use axum::response::{IntoResponse, Response};
+use serde_json::{Map, Value, json};
+use tokio::net::TcpListener;
+use tokio::task::JoinHandle;
+
+/// A server that answers every request with what it saw, as JSON: `method`, `path` (with the
+/// query), `headers` (name → value) and `body`; and that remembers it.
+#[derive(Debug)]
+pub struct Upstream {
+    /// Port on 127.0.0.1.
+    pub port: u16,
+    seen: Arc<Mutex<Vec<Value>>>,
+    server: JoinHandle<()>,
+}
+
+impl Upstream {
+    /// Starts the server.
+    ///
+    /// # Errors
+    ///
+    /// If the port is taken.
+    pub async fn start(port: u16) -> anyhow::Result<Self> {
+        let seen = Arc::new(Mutex::new(Vec::new()));
+        let router = axum::Router::new().fallback(echo).with_state(Arc::clone(&seen));
+        let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;
+        let server = tokio::spawn(async move {
+            let _ = axum::serve(listener, router).await;
+        });
+        Ok(Self { port, seen, server })
+    }
+
+    /// Returns what has reached the server so far, and forgets it.
+    #[must_use]
+    pub fn take_seen(&self) -> Vec<Value> {
+        std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+    }
+}
+
+impl Drop for Upstream {
+    fn drop(&mut self) {
+        self.server.abort();
+    }
+}
+
+async fn echo(State(seen): State<Arc<Mutex<Vec<Value>>>>, request: Request) -> Response {
+    let (parts, body) = request.into_parts();
+    let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
+    let answer = describe(&parts.method, &parts.uri, &parts.headers, &body);
+    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    if seen.len() < MAX_SEEN {
+        seen.push(answer.clone());
+    }
+    Json(answer).into_response()
+}
+
+fn describe(
+    method: &axum::http::Method,
+    uri: &Uri,
+    headers: &axum::http::HeaderMap,
+    body: &Bytes,
+) -> Value {
+    let mut names = Map::new();
+    for name in headers.keys() {
+        let values: Vec<String> = headers
+            .get_all(name)
+            .iter()
+            .map(|value| String::from_utf8_lossy(value.as_bytes()).into_owned())
+            .collect();
+        names.insert(name.to_string(), Value::from(values.join(", ")));
+    }
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    json!({
+        "method": method.as_str(),
+        "path": path,
+        "headers": names,
+        "body": String::from_utf8_lossy(body),
+    })
+}
+
+/// Requests that are remembered; a load test does not fill the memory.
+const MAX_SEEN: usize = 100_000;
+
+/// Largest body that is echoed, in bytes.
+const MAX_BODY_BYTES: usize = 16 << 20;
