@@ -64,6 +64,8 @@ impl std::fmt::Debug for Request<'_> {
 pub struct Judgement<'a> {
     /// Whether the request may go on.
     pub outcome: Result<Permit, Rejection>,
+    /// Whose key was presented, where the token is of one; known for many a refused request too.
+    pub holder: Option<Holder>,
     /// How the request changes: for the upstream if permitted, for the access log if not.
     pub edits: Edits,
     /// The route that the request is on; absent if no route lists it.
@@ -77,13 +79,17 @@ pub struct Judgement<'a> {
 pub enum Permit {
     /// Without a key.
     Anonymous,
-    /// With a key.
-    Key {
-        /// Id of the account.
-        account: String,
-        /// Id of the key.
-        key: String,
-    },
+    /// With a key: that of [`Judgement::holder`].
+    Key,
+}
+
+/// Whose a token is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Holder {
+    /// Id of the account.
+    pub account: String,
+    /// Id of the key.
+    pub key: String,
 }
 
 /// Why a request is refused.
@@ -151,11 +157,13 @@ pub fn authorize<'a>(
 
     let method = request.headers.text(":method").unwrap_or_default();
     let route = path.as_ref().ok().and_then(|path| profile.routes.find(method, &path.segments));
-    let outcome = decide(profile, replica, request, &Target { path, query, method, route }, &found);
-    if let Ok(Permit::Key { account, key }) = &outcome {
-        edits.identify(account, key);
+    let mut holder = None;
+    let target = Target { path, query, method, route };
+    let outcome = decide(profile, replica, request, &target, &found, &mut holder);
+    if let (Ok(Permit::Key), Some(holder)) = (&outcome, &holder) {
+        edits.identify(holder);
     }
-    Judgement { outcome, edits, route, token_in_query: found.in_query }
+    Judgement { outcome, holder, edits, route, token_in_query: found.in_query }
 }
 
 /// What the request line says.
@@ -172,6 +180,7 @@ fn decide(
     request: &Request<'_>,
     target: &Target<'_>,
     found: &Found<'_>,
+    holder: &mut Option<Holder>,
 ) -> Result<Permit, Rejection> {
     let path = target.path.as_ref().map_err(|error| *error)?;
     if target.query.0.contains('#') {
@@ -192,11 +201,12 @@ fn decide(
     };
     let replica = replica.ok_or(Rejection::NotReady)?;
     let key = replica.find(&KeyHash::of(token)).ok_or(Rejection::UnknownToken)?;
+    *holder = Some(Holder { account: key.account.to_string(), key: key.id.to_string() });
     authenticate(key, request)?;
 
     let needed = reach::needed(target.route, access, &path.segments, target.query)?;
     rights::check(profile, access, &needed, key)?;
-    Ok(Permit::Key { account: key.account.to_string(), key: key.id.to_string() })
+    Ok(Permit::Key)
 }
 
 /// Checks what a key says of when and whence it may be used.

@@ -160,7 +160,7 @@ mod tests {
             (config(r#"{"cluster": "c", "authority": "a b"}"#, ""), "`control_plane.authority`"),
             (config(r#"{"cluster": "c", "path_prefix": "x/"}"#, ""), "path_prefix"),
             (config(r#"{"cluster": "c", "edge_token": "a\nb"}"#, ""), "edge_token"),
-            (config(r#"{"cluster": "c", "clutser": "d"}"#, ""), "clutser"),
+            (config(r#"{"cluster": "c", "retries": 3}"#, ""), "retries"),
             (config(r#"{"cluster": "c"}"#, r#""startup_wait_ms": "2s","#), "startup_wait_ms"),
             (config(r#"{"cluster": "c"}"#, r#""startup_wait_ms": 99999,"#), "startup_wait_ms"),
         ] {

@@ -1,9 +1,9 @@
 //! How a request changes before it is forwarded, logged or refused.
 
-use super::Headers;
 use super::path::{CanonicalPath, PathError};
 use super::query::Query;
 use super::token::Found;
+use super::{Headers, Holder};
 use crate::profile::Profile;
 use crate::profile::carriers::Carrier;
 
@@ -49,9 +49,9 @@ impl Edits {
     }
 
     /// Adds the identity headers.
-    pub(super) fn identify(&mut self, account: &str, key: &str) {
-        self.set.push((ACCOUNT_HEADER, account.to_owned()));
-        self.set.push((KEY_HEADER, key.to_owned()));
+    pub(super) fn identify(&mut self, holder: &Holder) {
+        self.set.push((ACCOUNT_HEADER, holder.account.clone()));
+        self.set.push((KEY_HEADER, holder.key.clone()));
     }
 }
 

@@ -12,18 +12,16 @@ use super::root_context::now_ms;
 use super::source::Source;
 use crate::answer::{self, Answer};
 use crate::authorize::edits::Edits;
-use crate::authorize::{self, Headers, Judgement, Permit, Rejection, Request};
+use crate::authorize::{self, Headers, Holder, Judgement, Permit, Rejection, Request};
 use crate::config::Config;
 
 /// What all requests of one plugin configuration share.
-#[derive(Debug)]
 pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) source: Rc<Source>,
 }
 
 /// A request that waits for the first snapshot.
-#[derive(Debug)]
 pub(super) struct Waiting {
     context_id: u32,
     since_ms: u64,
@@ -33,14 +31,13 @@ pub(super) struct Waiting {
 }
 
 /// How far a request has come; shared with its place in the queue.
-#[derive(Debug, Default)]
+#[derive(Default)]
 struct Progress {
     is_replied: Cell<bool>,
     token_in_query: Cell<bool>,
 }
 
 /// The context of one request.
-#[derive(Debug)]
 pub(super) struct Http {
     context_id: u32,
     gateway: Option<Rc<Gateway>>,
@@ -65,7 +62,9 @@ impl HttpContext for Http {
         };
         let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
         let now_ms = now_ms();
-        match decide(gateway, &headers, now_ms, &self.progress, Patience::MayWait) {
+        let is_crowded = gateway.source.waiting.borrow().len() >= MAX_WAITING;
+        let patience = if is_crowded { Patience::MayNotWait } else { Patience::MayWait };
+        match decide(gateway, &headers, now_ms, &self.progress, patience) {
             Verdict::Forward => Action::Continue,
             Verdict::Replied => Action::Pause,
             Verdict::Wait => {
@@ -195,13 +194,13 @@ fn apply(edits: &Edits) {
 /// Leaves the facts in Envoy's filter state, where its access log finds them as
 /// `%FILTER_STATE(wasm.latchkey_…:PLAIN)%`.
 fn record(judgement: &Judgement<'_>) {
+    if let Some(Holder { account, key }) = &judgement.holder {
+        let _ = hostcalls::set_property(vec!["latchkey_account"], Some(account.as_bytes()));
+        let _ = hostcalls::set_property(vec!["latchkey_key"], Some(key.as_bytes()));
+    }
     let decision = match &judgement.outcome {
         Ok(Permit::Anonymous) => "anonymous",
-        Ok(Permit::Key { account, key }) => {
-            let _ = hostcalls::set_property(vec!["latchkey_account"], Some(account.as_bytes()));
-            let _ = hostcalls::set_property(vec!["latchkey_key"], Some(key.as_bytes()));
-            "permitted"
-        }
+        Ok(Permit::Key) => "permitted",
         Err(rejection) => rejection.reason(),
     };
     let _ = hostcalls::set_property(vec!["latchkey_decision"], Some(decision.as_bytes()));
@@ -232,3 +231,6 @@ fn client_address() -> Option<IpAddr> {
     let address = std::str::from_utf8(&address).ok()?;
     address.parse::<SocketAddr>().ok().map(|address| address.ip())
 }
+
+/// Requests that may wait in a VM at once: with 4 KiB of headers each, 16 MiB of its memory.
+const MAX_WAITING: usize = 4_096;

@@ -38,7 +38,7 @@ impl Metrics {
     pub(super) fn count_outcome(&self, outcome: &Result<Permit, Rejection>) {
         increment(match outcome {
             Ok(Permit::Anonymous) => self.anonymous,
-            Ok(Permit::Key { .. }) => self.permitted,
+            Ok(Permit::Key) => self.permitted,
             Err(
                 Rejection::MethodOverride(_)
                 | Rejection::MisplacedToken

@@ -176,6 +176,16 @@ impl Root {
     }
 }
 
+/// A poll that is under way ends with its context, without an answer; another context with the same
+/// source goes on.
+impl Drop for Root {
+    fn drop(&mut self) {
+        if let (Some(active), Some(_)) = (&self.active, self.call) {
+            active.source.poller.borrow_mut().abandon();
+        }
+    }
+}
+
 impl Context for Root {
     fn on_http_call_response(
         &mut self,

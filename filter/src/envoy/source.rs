@@ -15,7 +15,6 @@ use crate::config::Config;
 use crate::poller::Poller;
 
 /// One control plane and profile, as this VM knows it.
-#[derive(Debug)]
 pub(super) struct Source {
     pub(super) poller: RefCell<Poller>,
     /// Requests that wait for the first snapshot.
