@@ -38,7 +38,7 @@ pub(crate) struct ServeOptions {
     /// Least important lines to log: error, warn, info or debug.
     #[arg(long, env = "LATCHKEY_LOG", default_value = "info")]
     pub(crate) log: Level,
-    /// Credential of operators [else OPERATOR_TOKEN, else `operator-token` in the data folder].
+    /// Credential of operators [else `OPERATOR_TOKEN`, else `operator-token` in the data folder].
     #[arg(long, env = "LATCHKEY_OPERATOR_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(crate) operator_token: Option<String>,
     /// Credential of filters [else `edge-token` in the data folder].

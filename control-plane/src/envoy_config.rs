@@ -211,18 +211,20 @@ mod tests {
 
     #[test]
     fn error_names_the_option() {
-        let broken: [(&str, fn(&mut EnvoyConfigOptions)); 7] = [
-            ("--profile", |o| o.profile[1] = "nobody".to_owned()),
-            ("--profile", |o| o.profile[1] = "flotiq".to_owned()),
-            ("--listen", |o| o.listen.truncate(1)),
-            ("--listen", |o| o.listen[0] = "8080".to_owned()),
-            ("--upstream", |o| o.upstream = vec!["x:1".to_owned(); 3]),
-            ("--control-plane", |o| o.control_plane = "a b:1".to_owned()),
-            ("--admin", |o| o.admin = "x:99999".to_owned()),
-        ];
-        for (option, break_it) in broken {
+        let with = |break_it: fn(&mut EnvoyConfigOptions)| {
             let mut options = options();
             break_it(&mut options);
+            options
+        };
+        for (option, options) in [
+            ("--profile", with(|o| o.profile[1] = "nobody".to_owned())),
+            ("--profile", with(|o| o.profile[1] = "flotiq".to_owned())),
+            ("--listen", with(|o| o.listen.truncate(1))),
+            ("--listen", with(|o| o.listen[0] = "8080".to_owned())),
+            ("--upstream", with(|o| o.upstream = vec!["x:1".to_owned(); 3])),
+            ("--control-plane", with(|o| o.control_plane = "a b:1".to_owned())),
+            ("--admin", with(|o| o.admin = "x:99999".to_owned())),
+        ] {
             let error = format!("{:#}", bootstrap(&options).unwrap_err());
             assert!(error.contains(option), "{option}: {error}");
         }

@@ -24,7 +24,7 @@ pub(crate) struct WorkerId {
 /// What a worker holds.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct Worker {
-    /// What it has applied; absent before the first snapshot.
+    /// What it has applied of this change log; absent before it has a snapshot.
     pub(crate) applied: Option<Revision>,
     /// When it first said so.
     pub(crate) applied_at: Instant,
@@ -33,8 +33,8 @@ pub(crate) struct Worker {
 }
 
 impl Proxies {
-    /// Takes note of what a poll says of the one who polls.
-    pub(crate) fn note(&self, poll: &Poll, now: Instant) {
+    /// Takes note of a poll and of what the one who polls holds of this change log.
+    pub(crate) fn note(&self, poll: &Poll, applied: Option<Revision>, now: Instant) {
         let id = WorkerId {
             instance: poll.instance.clone(),
             profile: poll.profile.clone(),
@@ -43,8 +43,8 @@ impl Proxies {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         let worker =
             seen.entry(id).or_insert(Worker { applied: None, applied_at: now, seen_at: now });
-        if poll.after.is_some() && worker.applied != poll.after {
-            worker.applied = poll.after;
+        if worker.applied != applied {
+            worker.applied = applied;
             worker.applied_at = now;
         }
         worker.seen_at = now;

@@ -48,7 +48,8 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app.clone());
     let edge = Router::new()
         .route(latchkey_protocol::poll::PATH, routing::get(updates::poll))
-        .route_layer(middleware::from_fn_with_state(app.clone(), require_edge_token));
+        .route_layer(middleware::from_fn_with_state(app.clone(), require_edge_token))
+        .route_layer(middleware::map_response(updates::sign));
     let health = Router::new()
         .route("/healthz", routing::get(async || "ok\n"))
         .route("/readyz", routing::get(ready))

@@ -1,8 +1,10 @@
 //! `latchkey serve`: starting and stopping the service.
 
-use std::fs::File;
+use std::fs::{DirBuilder, File};
 use std::future::Future;
+use std::io::IsTerminal;
 use std::net::SocketAddr;
+use std::os::unix::fs::DirBuilderExt;
 use std::path::Path;
 use std::sync::Arc;
 use std::time::Duration;
@@ -28,6 +30,7 @@ pub(crate) fn run(options: ServeOptions) -> anyhow::Result<()> {
     tracing_subscriber::fmt()
         .with_max_level(options.log)
         .with_target(false)
+        .with_ansi(std::io::stderr().is_terminal())
         .with_writer(std::io::stderr)
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
@@ -40,7 +43,11 @@ pub(crate) fn run(options: ServeOptions) -> anyhow::Result<()> {
 async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let profiles = Profiles::load(options.profiles.as_deref())?;
     let data = options.data.as_path();
-    std::fs::create_dir_all(data)
+    // For the owner only: there are credentials and people's notes in it.
+    DirBuilder::new()
+        .recursive(true)
+        .mode(0o700)
+        .create(data)
         .with_context(|| format!("cannot make the folder `{}`", data.display()))?;
     let _lock = lock(data)?;
 
@@ -82,9 +89,12 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
 
 fn credentials(options: &ServeOptions) -> anyhow::Result<(Credential, Credential)> {
     let data = options.data.as_path();
-    let given = options.operator_token.clone().or_else(|| std::env::var("OPERATOR_TOKEN").ok());
+    // An empty variable is one that is not set.
+    let given = |token: Option<String>| token.filter(|token| !token.is_empty());
+    let operator_token = given(options.operator_token.clone())
+        .or_else(|| given(std::env::var("OPERATOR_TOKEN").ok()));
     let (operator, provenance) = Credential::load(
-        given.as_deref(),
+        operator_token.as_deref(),
         "LATCHKEY_OPERATOR_TOKEN or OPERATOR_TOKEN",
         &data.join("operator-token"),
         "latchkey_op_",
@@ -94,7 +104,7 @@ fn credentials(options: &ServeOptions) -> anyhow::Result<(Credential, Credential
         say(format_args!("latchkey: it is kept in {} (mode 0600)", file.display()));
     }
     let (edge, provenance) = Credential::load(
-        options.edge_token.as_deref(),
+        given(options.edge_token.clone()).as_deref(),
         "LATCHKEY_EDGE_TOKEN",
         &data.join("edge-token"),
         "latchkey_edge_",

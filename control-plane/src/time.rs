@@ -1,11 +1,11 @@
 //! Points in time, as the API shows them.
 
 use jiff::Timestamp;
-use serde::{Deserialize, Serialize};
+use serde::{Deserialize, Deserializer, Serialize, de};
 use utoipa::ToSchema;
 
 /// A point in time: RFC 3339 in UTC in JSON, milliseconds since the epoch in the store.
-#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, Deserialize, ToSchema)]
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord, Serialize, ToSchema)]
 #[schema(value_type = String, format = DateTime, examples("2026-12-31T23:59:59Z"))]
 pub(crate) struct Time(Timestamp);
 
@@ -24,5 +24,16 @@ impl Time {
     /// Returns the milliseconds since the epoch.
     pub(crate) fn as_ms(self) -> i64 {
         self.0.as_millisecond()
+    }
+}
+
+impl<'de> Deserialize<'de> for Time {
+    fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
+        let text = String::deserialize(from)?;
+        text.parse().map(Self).map_err(|_| {
+            de::Error::custom(format_args!(
+                "expected a time such as `2026-12-31T23:59:59Z`, found `{text}`"
+            ))
+        })
     }
 }

@@ -63,13 +63,22 @@ fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<Body<T>, ApiError> {
 
 /// Returns an error of a field, or of the body as a whole where there is no field.
 fn named(path: &str, message: &str) -> ApiError {
-    let field = match path {
-        // Serde names a missing or unknown field in its message only.
-        "." => message.split('`').nth(1).filter(|_| message.contains(" field `")),
-        _ => Some(path),
+    // Where in the text it is helps nobody who is told the field.
+    let message = message.rsplit_once(" at line ").map_or(message, |(message, _)| message);
+    // Serde names a missing or unknown field in its message only.
+    let inner = message.split('`').nth(1).filter(|_| {
+        message.starts_with("missing field `") || message.starts_with("unknown field `")
+    });
+    let field = match (path, inner) {
+        (".", None) => None,
+        (".", Some(inner)) => Some(inner.to_owned()),
+        (path, Some(inner)) if path != inner && !path.ends_with(&format!(".{inner}")) => {
+            Some(format!("{path}.{inner}"))
+        }
+        (path, _) => Some(path.to_owned()),
     };
     match field {
-        Some(field) => ApiError::field(field, message),
+        Some(field) => ApiError::field(&field, message),
         None => ApiError::Malformed(format!("the body is not what was expected: {message}")),
     }
 }

@@ -25,17 +25,14 @@ impl Fields {
 
     /// Checks an id that people choose.
     pub(crate) fn id(&mut self, field: &str, id: &str) {
-        let starts =
-            id.bytes().next().is_some_and(|b| b.is_ascii_lowercase() || b.is_ascii_digit());
-        let rest = id
-            .bytes()
-            .all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_');
-        if !starts || !rest || id.len() > MAX_ID_CHARS {
+        let starts = id.bytes().next().is_some_and(|byte| byte.is_ascii_alphanumeric());
+        let is_id = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.');
+        if !starts || !id.bytes().all(is_id) || id.len() > MAX_ID_CHARS {
             self.add(
                 field,
                 format!(
-                    "expected 1 to {MAX_ID_CHARS} of `a-z`, `0-9`, `-` and `_`, with a letter or \
-                     digit first"
+                    "expected 1 to {MAX_ID_CHARS} letters, digits, `-`, `_` and `.`, with a letter \
+                     or digit first, found `{id}`"
                 ),
             );
         }
@@ -140,8 +137,8 @@ impl Fields {
     }
 }
 
-/// Room for any host name's label, so that ids can be used as such.
-const MAX_ID_CHARS: usize = 63;
+/// Room for a UUID with a prefix; ids travel in a header of every request.
+const MAX_ID_CHARS: usize = 64;
 /// A line on a screen.
 const MAX_NAME_CHARS: usize = 200;
 /// More content types than the reference customers' largest accounts have.

@@ -19,24 +19,24 @@ pub(crate) struct List<T> {
 #[into_params(parameter_in = Query)]
 pub(crate) struct ListParameters {
     /// Most items of an answer, 1 to 1000.
-    #[serde(default = "default_limit")]
-    #[param(default = 100, minimum = 1, maximum = 1000)]
-    limit: usize,
+    #[param(value_type = Option<usize>, default = 100, minimum = 1, maximum = 1000)]
+    limit: Option<String>,
     /// `next` of the part before.
     after: Option<String>,
 }
 
-const fn default_limit() -> usize {
-    100
-}
-
 impl ListParameters {
     pub(crate) fn page(self) -> Result<Page, ApiError> {
-        if !(1..=MAX_ITEMS).contains(&self.limit) {
-            let message = format!("expected 1 to {MAX_ITEMS}, found {}", self.limit);
-            return Err(ApiError::field("limit", message));
+        let Some(text) = self.limit else {
+            return Ok(Page { after: self.after, limit: DEFAULT_ITEMS });
+        };
+        match text.parse() {
+            Ok(limit) if (1..=MAX_ITEMS).contains(&limit) => Ok(Page { after: self.after, limit }),
+            Ok(_) | Err(_) => {
+                let message = format!("expected 1 to {MAX_ITEMS}, found `{text}`");
+                Err(ApiError::field("limit", message))
+            }
         }
-        Ok(Page { after: self.after, limit: self.limit })
     }
 }
 
@@ -52,3 +52,6 @@ impl<T> List<T> {
 
 /// Most items of one answer: a few hundred kilobytes of keys.
 const MAX_ITEMS: usize = 1000;
+
+/// Items of an answer where nothing is said.
+const DEFAULT_ITEMS: usize = 100;

@@ -18,6 +18,8 @@ use crate::store::{self, Origin, Plan};
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct PutPlan {
+    /// As in the path, if given.
+    id: Option<String>,
     /// Name for people; its id if absent.
     #[schema(examples("Free"))]
     name: Option<String>,
@@ -67,6 +69,10 @@ pub(crate) async fn put(
     origin: Origin,
     Body(body): Body<PutPlan>,
 ) -> Result<(StatusCode, Json<Plan>), ApiError> {
+    if let Some(other) = body.id.filter(|other| *other != id) {
+        let message = format!("expected `{id}`, as in the path, found `{other}`");
+        return Err(ApiError::field("id", message));
+    }
     let plan = Plan {
         name: body.name.unwrap_or_else(|| id.clone()),
         id,

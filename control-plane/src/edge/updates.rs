@@ -45,7 +45,6 @@ pub(crate) async fn poll(
             return Err(ApiError::field(field, format!("expected 1 to {MAX_NAME_BYTES} bytes")));
         }
     }
-    app.proxies.note(&poll, Instant::now());
     match poll.after {
         Some(after) => delta(&app, &poll, after).await,
         None => snapshot(&app, &poll).await,
@@ -67,18 +66,21 @@ async fn delta(app: &App, poll: &Poll, after: Revision) -> Result<Response, ApiE
             .read(move |connection| changes::changed_since(connection, &profile, after, now_ms));
         match changed.await? {
             Changed::Gap => return snapshot(app, poll).await,
-            Changed::Tokens { revision, .. } if revision == after => {}
+            Changed::Tokens { revision, .. } if revision == after => {
+                app.proxies.note(poll, Some(after), Instant::now());
+            }
             Changed::Tokens { revision, usable, removed } => {
                 let update = update(revision, Some(after), (0, 1), usable, removed);
+                app.proxies.note(poll, Some(after), Instant::now());
                 app.metrics.deltas.inc();
-                return answer(Bytes::from(to_json(&update)?));
+                return Ok(answer(Bytes::from(to_json(&update)?)));
             }
         }
         let _open = app.metrics.open_poll();
         tokio::select! {
             _ = revision.changed() => {}
-            () = tokio::time::sleep_until(deadline) => return Ok(nothing_new()),
-            _ = stopping.wait_for(|&stopping| stopping) => return Ok(nothing_new()),
+            () = tokio::time::sleep_until(deadline) => return Ok(StatusCode::NO_CONTENT.into_response()),
+            _ = stopping.wait_for(|&stopping| stopping) => return Ok(StatusCode::NO_CONTENT.into_response()),
         }
     }
 }
@@ -86,6 +88,7 @@ async fn delta(app: &App, poll: &Poll, after: Revision) -> Result<Response, ApiE
 /// Answers with a page of a snapshot: of the one that the filter is taking in if it is still there,
 /// else the first page of the present one.
 async fn snapshot(app: &App, poll: &Poll) -> Result<Response, ApiError> {
+    app.proxies.note(poll, None, Instant::now());
     let wanted = poll.snapshot.filter(|_| poll.after.is_none());
     let current = *app.store.watch_revision().borrow();
     let found = app.snapshots.find(&poll.profile, wanted, current);
@@ -100,7 +103,7 @@ async fn snapshot(app: &App, poll: &Poll) -> Result<Response, ApiError> {
         return Err(ApiError::field("page", message));
     };
     app.metrics.snapshot_pages.inc();
-    answer(bytes.clone())
+    Ok(answer(bytes.clone()))
 }
 
 impl Snapshots {
@@ -207,22 +210,16 @@ fn to_json(update: &Update) -> Result<Vec<u8>, StoreError> {
     Ok(serde_json::to_vec(update)?)
 }
 
-fn answer(body: Bytes) -> Result<Response, ApiError> {
+fn answer(body: Bytes) -> Response {
     let json = HeaderValue::from_static("application/json");
-    let mut response = ([(header::CONTENT_TYPE, json)], body).into_response();
-    sign(&mut response);
-    Ok(response)
+    ([(header::CONTENT_TYPE, json)], body).into_response()
 }
 
-fn nothing_new() -> Response {
-    let mut response = StatusCode::NO_CONTENT.into_response();
-    sign(&mut response);
-    response
-}
-
-fn sign(response: &mut Response) {
+/// Marks an answer as the control plane's own, so that filters can tell it from a proxy's.
+pub(crate) async fn sign(mut response: Response) -> Response {
     let version = HeaderValue::from_static(env!("CARGO_PKG_VERSION"));
     response.headers_mut().insert(ORIGIN_HEADER, version);
+    response
 }
 
 /// Tokens of a page: about 2 MB of JSON, well below the 16 MiB that a filter can take in at once.
