@@ -1,3 +1,12 @@
 //! Black-box tests against a real Envoy: one module per promise.
+#![expect(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
 
 mod authentication;
+mod authorization;
+mod configuration;
+mod demo;
+mod hostile;
+mod management_api;
+mod outage;
+mod propagation;
+mod secrets;

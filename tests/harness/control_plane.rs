@@ -1,7 +1,7 @@
 //! The control plane under test, and its management API.
 
 use std::path::{Path, PathBuf};
-use std::process::ExitStatus;
+use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, bail};
 use serde_json::{Value, json};
@@ -73,6 +73,8 @@ impl ControlPlane {
             Process::start("control-plane", project::latchkey()?, &self.logs, |command| {
                 command.args(["serve", "--listen", &listen, "--data"]).arg(&self.data);
                 command.args(&self.options);
+                // It shows the operator token once, which no log may keep.
+                command.stdout(Stdio::null());
                 command.env_remove("LATCHKEY_EDGE_TOKEN").env_remove("LATCHKEY_OPERATOR_TOKEN");
                 command.env_remove("OPERATOR_TOKEN");
                 if !self.operator_token.is_empty() {

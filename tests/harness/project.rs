@@ -49,6 +49,15 @@ pub fn envoy() -> anyhow::Result<PathBuf> {
     Ok(PathBuf::from(String::from_utf8(output.stdout)?.trim()))
 }
 
+/// Returns the file of a shipped API profile.
+///
+/// # Errors
+///
+/// If there is none.
+pub fn profile(name: &str) -> anyhow::Result<String> {
+    Ok(std::fs::read_to_string(folder().join(format!("filter/profiles/{name}.json")))?)
+}
+
 fn built(path: PathBuf) -> anyhow::Result<PathBuf> {
     if path.exists() {
         Ok(path)

@@ -8,6 +8,9 @@ use axum::body::Bytes;
 use axum::extract::{Request, State};
 use axum::http::Uri;
 use axum::response::{IntoResponse, Response};
+use hyper::server::conn::http1;
+use hyper_util::rt::TokioIo;
+use hyper_util::service::TowerToHyperService;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
@@ -33,7 +36,15 @@ impl Upstream {
         let router = axum::Router::new().fallback(echo).with_state(Arc::clone(&seen));
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;
         let server = tokio::spawn(async move {
-            let _ = axum::serve(listener, router).await;
+            while let Ok((stream, _)) = listener.accept().await {
+                let service = TowerToHyperService::new(router.clone());
+                tokio::spawn(async move {
+                    // Takes whatever the gateway forwards; what is too much is the gateway's to say.
+                    let mut server = http1::Builder::new();
+                    server.max_headers(MAX_HEADERS).max_buf_size(MAX_HEADER_BYTES);
+                    let _ = server.serve_connection(TokioIo::new(stream), service).await;
+                });
+            }
         });
         Ok(Self { port, seen, server })
     }
@@ -91,3 +102,9 @@ const MAX_SEEN: usize = 100_000;
 
 /// Largest body that is echoed, in bytes.
 const MAX_BODY_BYTES: usize = 16 << 20;
+
+/// Most headers of a request: more than Envoy can be told to allow.
+const MAX_HEADERS: usize = 16_384;
+
+/// Most bytes of all headers of a request: as above.
+const MAX_HEADER_BYTES: usize = 16 << 20;

@@ -1,0 +1,148 @@
+//! The demo accounts, and what there is to try with them.
+
+use anyhow::Context;
+use latchkey_tests::ControlPlane;
+use serde_json::{Value, json};
+
+use crate::Settings;
+
+/// Tokens of the demo accounts' keys.
+pub(crate) struct Demo {
+    cms_read_write: String,
+    cms_read_only: String,
+    cms_website: String,
+    rag_full: String,
+    rag_reader: String,
+}
+
+impl Demo {
+    /// Makes the accounts that are not there yet, and gives the demo keys tokens that can be shown.
+    ///
+    /// Tokens are kept nowhere, so each start makes new ones; those of the start before work for
+    /// another day.
+    pub(crate) async fn prepare(control_plane: &ControlPlane) -> anyhow::Result<Self> {
+        account(control_plane, CMS, "Acme Publishing", "flotiq", "growth").await?;
+        account(control_plane, RAG, "Acme Research", "fltr", "standard").await?;
+        for (name, relations) in [
+            ("authors", json!({})),
+            ("blogposts", json!({"author": ["authors"], "cover": ["_media"]})),
+            ("orders", json!({"anything": "*"})),
+            ("_media", json!({"tags": ["_tag"]})),
+            ("_tag", json!({})),
+        ] {
+            let path = format!("/accounts/{CMS}/resources/{name}");
+            control_plane.call("PUT", &path, &json!({"relations": relations})).await?;
+        }
+        let website = json!({"name": "Website", "environment": "production", "rules": [
+            {"resource": "blogposts", "actions": ["read"]},
+            {"resource": "authors", "actions": ["read"]}]});
+        let full = json!({"name": "Agent"});
+        let reader = json!({"name": "Reader", "rules": [
+            {"resource": "datasets", "actions": ["read"]}]});
+        Ok(Self {
+            cms_read_write: token(control_plane, CMS, "kind", "application_read_write").await?,
+            cms_read_only: token(control_plane, CMS, "kind", "application_read_only").await?,
+            cms_website: named_token(control_plane, CMS, &website).await?,
+            rag_full: named_token(control_plane, RAG, &full).await?,
+            rag_reader: named_token(control_plane, RAG, &reader).await?,
+        })
+    }
+
+    /// Returns what to look at and what to try.
+    pub(crate) fn guide(&self, settings: &Settings, control_plane: &ControlPlane) -> String {
+        let Settings { gateway_port, fltr_port, control_plane_port, .. } = settings;
+        let (upstream, admin) = (settings.upstream_port, settings.admin_port);
+        let cms = format!("http://127.0.0.1:{gateway_port}/api/v1/content");
+        let rag = format!("http://127.0.0.1:{fltr_port}/v1");
+        let api = format!("http://127.0.0.1:{control_plane_port}/api/v1");
+        let operator = &control_plane.operator_token;
+        let Self { cms_read_write, cms_read_only, cms_website, rag_full, rag_reader } = self;
+        format!(
+            r#"
+Latchkey is ready.
+
+  gateway, Flotiq profile   http://127.0.0.1:{gateway_port}
+  gateway, FLTR profile     http://127.0.0.1:{fltr_port}
+  control plane             http://127.0.0.1:{control_plane_port}   API document: {api}/openapi.json
+  sample upstream           http://127.0.0.1:{upstream}   echoes what reached it
+  Envoy's own pages         http://127.0.0.1:{admin}
+  logs and data             {data}
+
+Keys of account `{CMS}` (Flotiq), new at each start
+  read and write            {cms_read_write}
+  read only                 {cms_read_only}
+  Website: blogposts, authors: read
+                            {cms_website}
+Keys of account `{RAG}` (FLTR)
+  Agent: everything         {rag_full}
+  Reader: datasets: read    {rag_reader}
+Operator token              {operator}
+
+Try (the status that each prints is in front)
+  200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'X-AUTH-TOKEN: {cms_website}' {cms}/blogposts
+  401  curl -s -o /dev/null -w '%{{http_code}}\n' {cms}/blogposts
+  403  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'X-AUTH-TOKEN: {cms_website}' {cms}/orders
+  403  curl -s -o /dev/null -w '%{{http_code}}\n' -X POST -H 'X-AUTH-TOKEN: {cms_read_only}' {cms}/blogposts
+  200  curl -s -o /dev/null -w '%{{http_code}}\n' '{cms}/orders?auth_token={cms_read_write}'
+  200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {rag_full}' {rag}/account
+  403  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {rag_reader}' {rag}/account
+  200  curl -s -o /dev/null -w '%{{http_code}}\n' {rag}/mcp/manifest
+  201  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {operator}' -H 'Content-Type: application/json' -d '{{"name":"Mine","rules":[{{"resource":"orders","actions":["read"]}}]}}' {api}/accounts/{CMS}/keys
+Leave out `-o /dev/null` to see the bodies: what reached the upstream, or why not. Ctrl-C ends everything."#,
+            data = settings.data.display(),
+        )
+    }
+}
+
+async fn account(
+    control_plane: &ControlPlane,
+    id: &str,
+    name: &str,
+    profile: &str,
+    plan: &str,
+) -> anyhow::Result<()> {
+    if control_plane.api("GET", &format!("/accounts/{id}"), &Value::Null).await?.status == 200 {
+        return Ok(());
+    }
+    let account = json!({"id": id, "name": name, "profile": profile, "plan": plan});
+    control_plane.call("POST", "/accounts", &account).await?;
+    Ok(())
+}
+
+/// Returns a token of the key that a body describes, made if there is none of its name.
+async fn named_token(
+    control_plane: &ControlPlane,
+    account: &str,
+    key: &Value,
+) -> anyhow::Result<String> {
+    let name = key["name"].as_str().context("a demo key has no name")?;
+    match token(control_plane, account, "name", name).await {
+        Ok(token) => Ok(token),
+        Err(_) => Ok(control_plane.create_key(account, key).await?.token),
+    }
+}
+
+/// Returns a new token of the live key with a member of a value.
+async fn token(
+    control_plane: &ControlPlane,
+    account: &str,
+    member: &str,
+    value: &str,
+) -> anyhow::Result<String> {
+    let path = format!("/accounts/{account}/keys?limit=1000");
+    let keys = control_plane.call("GET", &path, &Value::Null).await?;
+    let items = keys["items"].as_array().context("no items")?;
+    let key = items
+        .iter()
+        .find(|key| key[member] == value && key["state"] != "revoked")
+        .with_context(|| format!("account `{account}` has no key with {member} `{value}`"))?;
+    let id = key["id"].as_str().context("a key without an id")?;
+    Ok(control_plane.regenerate(account, id, GRACE_SECONDS).await?.token)
+}
+
+/// Account of the Flotiq profile.
+const CMS: &str = "acme-cms";
+/// Account of the FLTR profile.
+const RAG: &str = "acme-rag";
+/// A day: a terminal that is still open keeps working after a restart.
+const GRACE_SECONDS: u32 = 86_400;

@@ -1,0 +1,199 @@
+//! What goes on when something is down, and what happens when it is back.
+
+use std::time::{Duration, Instant};
+
+use latchkey_tests::{Envoy, IssuedKey, Stack, wait};
+use serde_json::{Value, json};
+
+const POSTS: &str = "/api/v1/content/posts";
+
+async fn start() -> (Stack, IssuedKey) {
+    let stack = Stack::start(&["flotiq"]).await.unwrap();
+    stack.control_plane.create_account("acme", "flotiq").await.unwrap();
+    let kind = "application_read_write";
+    let key = stack.control_plane.application_key("acme", kind).await.unwrap();
+    stack.wait_until_in_force().await.unwrap();
+    (stack, key)
+}
+
+async fn status(stack: &Stack, token: &str) -> u16 {
+    stack.send("flotiq", "GET", POSTS, &[("x-auth-token", token)]).await.unwrap().status
+}
+
+async fn restart_envoy(stack: &mut Stack) {
+    stack.envoy.kill().unwrap();
+    let options = stack.envoy.options.clone();
+    stack.envoy = Envoy::start(options, stack.folder.path()).await.unwrap();
+}
+
+#[tokio::test]
+async fn keys_go_on_working_while_the_control_plane_is_away() {
+    let (mut stack, key) = start().await;
+    stack.control_plane.kill().unwrap();
+    for _ in 0..50 {
+        assert_eq!(status(&stack, &key.token).await, 200);
+        assert_eq!(status(&stack, "made-up").await, 401);
+    }
+    wait::until("the warning", wait::LONG, async || {
+        stack.envoy.log().contains("no updates from the control plane").then_some(())
+    })
+    .await
+    .unwrap();
+
+    stack.control_plane.run().await.unwrap();
+    let path = format!("/accounts/acme/keys/{}/suspend", key.id);
+    stack.control_plane.call("POST", &path, &Value::Null).await.unwrap();
+    stack.wait_until_in_force().await.unwrap();
+    assert_eq!(status(&stack, &key.token).await, 401);
+}
+
+/// Nothing that was answered is lost when the control plane crashes right after.
+#[tokio::test]
+async fn change_survives_a_crash_of_the_control_plane() {
+    let (mut stack, _) = start().await;
+    for _ in 0..5 {
+        let key = json!({"name": "k", "rules": [{"resource": "posts", "actions": ["read"]}]});
+        let key = stack.control_plane.create_key("acme", &key).await.unwrap();
+        stack.control_plane.kill().unwrap();
+        stack.control_plane.run().await.unwrap();
+        wait::until("the key in force", wait::LONG, async || {
+            (status(&stack, &key.token).await == 200).then_some(())
+        })
+        .await
+        .unwrap();
+    }
+}
+
+#[tokio::test]
+async fn wiped_control_plane_takes_the_old_keys_away() {
+    let (mut stack, old) = start().await;
+    stack.control_plane.kill().unwrap();
+    let data = stack.control_plane.data.clone();
+    for name in ["latchkey.db", "latchkey.db-wal", "latchkey.db-shm"] {
+        let _ = std::fs::remove_file(data.join(name));
+    }
+    assert_eq!(status(&stack, &old.token).await, 200);
+
+    stack.control_plane.run().await.unwrap();
+    // As many changes as before, so that the numbers of the revisions are the same again.
+    stack.control_plane.create_account("other", "flotiq").await.unwrap();
+    let kind = "application_read_write";
+    let new = stack.control_plane.application_key("other", kind).await.unwrap();
+    wait::until("the new store in force", wait::LONG, async || {
+        (status(&stack, &new.token).await == 200).then_some(())
+    })
+    .await
+    .unwrap();
+    stack.wait_until_in_force().await.unwrap();
+    for _ in 0..10 {
+        assert_eq!(status(&stack, &old.token).await, 401);
+    }
+}
+
+#[tokio::test]
+async fn restarted_envoy_has_the_keys_again() {
+    let (mut stack, key) = start().await;
+    for _ in 0..3 {
+        restart_envoy(&mut stack).await;
+        assert_eq!(status(&stack, &key.token).await, 200);
+        assert_eq!(status(&stack, "made-up").await, 401);
+    }
+}
+
+#[tokio::test]
+async fn request_waits_for_the_first_snapshot_and_then_is_503() {
+    let (mut stack, key) = start().await;
+    stack.control_plane.kill().unwrap();
+    restart_envoy(&mut stack).await;
+    let begin = Instant::now();
+    for token in [key.token.as_str(), "made-up"] {
+        let headers = [("x-auth-token", token)];
+        let answer = stack.send("flotiq", "GET", POSTS, &headers).await.unwrap();
+        assert_eq!(answer.status, 503, "never 401");
+        assert_eq!(answer.header("retry-after"), "1");
+        assert_eq!(answer.json(), json!({"code": 503, "message": "Service unavailable"}));
+    }
+    assert!(begin.elapsed() >= Duration::from_secs(4), "each waits for two seconds");
+    assert_eq!(stack.send("flotiq", "GET", POSTS, &[]).await.unwrap().status, 401);
+    assert_eq!(stack.send("flotiq", "GET", "/image/a/b", &[]).await.unwrap().status, 200);
+
+    stack.control_plane.run().await.unwrap();
+    wait::until("the snapshot", wait::LONG, async || {
+        (status(&stack, &key.token).await == 200).then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
+async fn request_that_waits_is_served_once_there_is_a_snapshot() {
+    let (mut stack, key) = start().await;
+    stack.control_plane.kill().unwrap();
+    stack.envoy.options.config_options = ["--startup-wait-ms", "10000"].map(str::to_owned).to_vec();
+    restart_envoy(&mut stack).await;
+
+    let url = format!("http://127.0.0.1:{}{POSTS}", stack.port("flotiq").unwrap());
+    let waiting: Vec<_> = [key.token.as_str(), "made-up"]
+        .into_iter()
+        .cycle()
+        .take(40)
+        .map(|token| {
+            let (url, token) = (url.clone(), token.to_owned());
+            tokio::spawn(async move {
+                let body = b"a body that waits as well";
+                let headers = [("x-auth-token", token.as_bytes())];
+                latchkey_tests::http::send("POST", &url, &headers, body).await
+            })
+        })
+        .collect();
+    wait::pause(Duration::from_millis(500)).await;
+    assert!(stack.upstream.take_seen().is_empty(), "nothing is forwarded before it is judged");
+    stack.control_plane.run().await.unwrap();
+    for (index, answer) in waiting.into_iter().enumerate() {
+        let answer = answer.await.unwrap().unwrap();
+        assert_eq!(answer.status, if index % 2 == 0 { 200 } else { 401 });
+        if answer.status == 200 {
+            assert_eq!(answer.json()["body"], "a body that waits as well");
+            assert_eq!(answer.json()["headers"]["x-latchkey-account"], "acme");
+        }
+    }
+}
+
+/// A client that leaves while it waits leaves nothing behind that could fail.
+#[tokio::test]
+async fn client_that_leaves_while_it_waits_harms_nobody() {
+    let (mut stack, key) = start().await;
+    stack.control_plane.kill().unwrap();
+    restart_envoy(&mut stack).await;
+    let url = format!("http://127.0.0.1:{}{POSTS}", stack.port("flotiq").unwrap());
+    for _ in 0..20 {
+        let url = url.clone();
+        let leaving = tokio::spawn(async move {
+            latchkey_tests::http::send("GET", &url, &[("x-auth-token", b"x")], b"").await
+        });
+        wait::pause(Duration::from_millis(20)).await;
+        leaving.abort();
+    }
+    stack.control_plane.run().await.unwrap();
+    wait::until("the snapshot", wait::LONG, async || {
+        (status(&stack, &key.token).await == 200).then_some(())
+    })
+    .await
+    .unwrap();
+    assert_eq!(stack.envoy.statistic("wasm.latchkey.vm_reload").await.unwrap(), 0);
+}
+
+#[tokio::test]
+async fn gateway_without_the_right_edge_token_is_503_and_says_why() {
+    for edge_token in [None, Some("a-wrong-edge-token".to_owned())] {
+        let (mut stack, key) = start().await;
+        stack.envoy.options.edge_token = edge_token.clone();
+        restart_envoy(&mut stack).await;
+        assert_eq!(status(&stack, &key.token).await, 503);
+        let expected = match edge_token {
+            None => "set the environment variable `LATCHKEY_EDGE_TOKEN`",
+            Some(_) => "the control plane answered 401",
+        };
+        assert!(stack.envoy.log().contains(expected), "{}", stack.envoy.log());
+    }
+}
