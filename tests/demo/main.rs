@@ -141,6 +141,7 @@ impl Running {
             edge_token: Some(control_plane.edge_token()?),
             edits: Vec::new(),
             config_options: Vec::new(),
+            listeners_file: None,
         };
         let envoy = Envoy::start(options, &logs).await?;
         let workers = 2 * (u64::from(settings.workers) + 1);

@@ -3,7 +3,7 @@
 use std::process::Command;
 
 use latchkey_tests::stack::Folder;
-use latchkey_tests::{Envoy, EnvoyOptions, ports, project};
+use latchkey_tests::{Envoy, EnvoyOptions, Stack, ports, project, wait};
 
 fn options() -> EnvoyOptions {
     EnvoyOptions {
@@ -15,6 +15,7 @@ fn options() -> EnvoyOptions {
         edge_token: Some("some-edge-token".to_owned()),
         edits: Vec::new(),
         config_options: Vec::new(),
+        listeners_file: None,
     }
 }
 
@@ -72,6 +73,55 @@ fn command_line_errors_say_what_was_expected() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(!output.status.success() && said.contains(expected), "{arguments:?}: {said}");
     }
+}
+
+/// Envoy replaces the filter's root context with each change of its configuration; what it knows
+/// stays, so that a change during an outage of the control plane takes no key away.
+#[tokio::test]
+async fn changed_configuration_keeps_the_keys_and_a_bad_one_is_refused() {
+    let watched = Folder::new().unwrap();
+    let file = watched.path().join("listeners.yaml");
+    let mut stack = Stack::start_with(&["flotiq"], |options| {
+        options.listeners_file = Some(file.clone());
+    })
+    .await
+    .unwrap();
+    stack.control_plane.create_account("acme", "flotiq").await.unwrap();
+    let kind = "application_read_write";
+    let key = stack.control_plane.application_key("acme", kind).await.unwrap();
+    stack.wait_until_in_force().await.unwrap();
+    stack.control_plane.kill().unwrap();
+
+    let headers = [("x-auth-token", key.token.as_str())];
+    for (to, statistic) in [
+        ("\"startup_wait_ms\": 1000", "listener_manager.listener_modified"),
+        ("\"startup_wait_ms\": \"soon\"", "listener_manager.lds.update_rejected"),
+    ] {
+        let mut options = stack.envoy.options.clone();
+        options.edits = vec![("\"startup_wait_ms\": 2000".to_owned(), to.to_owned())];
+        options.config(stack.folder.path()).unwrap();
+        wait::until("the change of the listener", wait::LONG, async || {
+            let count = stack.envoy.statistic(statistic).await.ok()?;
+            (count == 1).then_some(())
+        })
+        .await
+        .unwrap();
+        for _ in 0..20 {
+            let answer = stack.send("flotiq", "GET", "/x", &headers).await.unwrap();
+            assert_eq!(answer.status, 200, "{to}: {}", stack.envoy.log());
+        }
+    }
+
+    // The filter's new root context asks for changes as the one before did.
+    stack.control_plane.run().await.unwrap();
+    let path = format!("/accounts/acme/keys/{}/suspend", key.id);
+    stack.control_plane.call("POST", &path, &serde_json::Value::Null).await.unwrap();
+    wait::until("the suspension", wait::LONG, async || {
+        let answer = stack.send("flotiq", "GET", "/x", &headers).await.ok()?;
+        (answer.status == 401).then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 /// Another API is another file, not another release.

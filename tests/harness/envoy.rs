@@ -28,6 +28,8 @@ pub struct EnvoyOptions {
     pub edits: Vec<(String, String)>,
     /// More options of `latchkey envoy-config`.
     pub config_options: Vec<String>,
+    /// File for the listeners, which Envoy then watches; none, they are part of the bootstrap.
+    pub listeners_file: Option<PathBuf>,
 }
 
 /// A running Envoy.
@@ -167,6 +169,35 @@ impl EnvoyOptions {
             }
             config = config.replace(from, to);
         }
-        Ok(config)
+        match &self.listeners_file {
+            None => Ok(config),
+            Some(file) => split_listeners(&config, file),
+        }
     }
 }
+
+/// Moves the listeners of a bootstrap to a file of their own, and returns the rest with a reference
+/// to it. The file appears whole, as Envoy demands of files that it watches.
+fn split_listeners(config: &str, file: &Path) -> anyhow::Result<String> {
+    let (head, rest) = config.split_once("  listeners:\n").context("no listeners")?;
+    let (listeners, clusters) = rest.split_once("  clusters:\n").context("no clusters")?;
+    let mut resources = "resources:\n".to_owned();
+    for line in listeners.lines() {
+        let line = line.strip_prefix("  ").unwrap_or(line);
+        match line.strip_prefix("- name: gateway") {
+            Some(name) => resources.push_str(&format!("{LISTENER_TYPE}\n  name: gateway{name}\n")),
+            None => resources.push_str(&format!("{line}\n")),
+        }
+    }
+    let fresh = file.with_extension("fresh");
+    std::fs::write(&fresh, resources)?;
+    std::fs::rename(&fresh, file)?;
+    let folder = file.parent().context("no folder")?.display();
+    Ok(format!(
+        "dynamic_resources:\n  lds_config:\n    path_config_source:\n      path: {}\n      \
+         watched_directory: {{ path: {folder} }}\n{head}  clusters:\n{clusters}",
+        file.display()
+    ))
+}
+
+const LISTENER_TYPE: &str = "- \"@type\": type.googleapis.com/envoy.config.listener.v3.Listener";

@@ -92,6 +92,7 @@ impl Stack {
             edge_token: Some(control_plane.edge_token()?),
             edits: Vec::new(),
             config_options: Vec::new(),
+            listeners_file: None,
         };
         for profile in profiles {
             options.gateways.push(((*profile).to_owned(), ports::free()?));
