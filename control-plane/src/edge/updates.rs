@@ -227,3 +227,6 @@ const TOKENS_PER_PAGE: usize = 20_000;
 
 /// Longest name of an instance or worker, in bytes.
 const MAX_NAME_BYTES: usize = 256;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,224 @@
+use latchkey_filter::profile::{Profile, SHIPPED};
+use latchkey_filter::replica::Replica;
+use latchkey_protocol::{KeyKind, PlainToken, Rule};
+use proptest::prelude::*;
+
+use super::*;
+use crate::store::{NewAccount, NewKey, Origin, accounts, keys, plans};
+use crate::token;
+
+const PROFILE: &str = "flotiq";
+
+/// A store with an account, and all tokens that it ever had.
+struct World {
+    store: Store,
+    _folder: tempfile::TempDir,
+    profile: Profile,
+    keys: Vec<String>,
+    tokens: Vec<PlainToken>,
+}
+
+#[derive(Clone, Debug)]
+enum Step {
+    Create,
+    Edit(usize),
+    Suspend(usize, bool),
+    Regenerate(usize, i64),
+    Revoke(usize),
+    RemoveAccount,
+    /// Lets the filter catch up.
+    Poll,
+}
+
+fn step() -> impl Strategy<Value = Step> {
+    prop_oneof![
+        3 => Just(Step::Create),
+        2 => any::<usize>().prop_map(Step::Edit),
+        2 => (any::<usize>(), any::<bool>()).prop_map(|(key, on)| Step::Suspend(key, on)),
+        2 => (any::<usize>(), 0_i64..2).prop_map(|(key, grace)| Step::Regenerate(key, grace * 60_000)),
+        2 => any::<usize>().prop_map(Step::Revoke),
+        1 => Just(Step::RemoveAccount),
+        4 => Just(Step::Poll),
+    ]
+}
+
+impl World {
+    async fn new() -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let profile = Profile::parse(SHIPPED[0].1).unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let plans = profile.plans.clone();
+        let world = Self { store, _folder: folder, profile, keys: vec![], tokens: vec![] };
+        world.change(move |change| plans::install(change, PROFILE, &plans)).await.unwrap();
+        world.make_account().await;
+        world
+    }
+
+    async fn change<T: Send + 'static>(
+        &self,
+        work: impl FnOnce(&mut crate::store::Change<'_>) -> Result<T, StoreError> + Send + 'static,
+    ) -> Result<T, StoreError> {
+        let origin = Origin { actor: "test".to_owned(), address: String::new() };
+        self.store.change(origin, work).await
+    }
+
+    async fn make_account(&self) {
+        let new = NewAccount {
+            id: "acme".to_owned(),
+            name: "Acme".to_owned(),
+            plan: "custom".to_owned(),
+            profile: PROFILE.to_owned(),
+            keys: vec![],
+        };
+        self.change(move |change| accounts::create(change, &new)).await.unwrap();
+    }
+
+    fn mint(&mut self) -> crate::store::MintedToken {
+        let token = token::generate(&self.profile.keys.token);
+        let minted = token::minted(&token);
+        self.tokens.push(token);
+        minted
+    }
+
+    fn key(&self, index: usize) -> Option<String> {
+        let count = self.keys.len();
+        self.keys.get(index.checked_rem(count)?).cloned()
+    }
+
+    /// Makes a change; what the store refuses changes nothing.
+    async fn make(&mut self, step: Step) {
+        let rule = |resource: &str| Rule {
+            resource: resource.to_owned(),
+            actions: vec!["read".to_owned()],
+        };
+        let _ = match step {
+            Step::Create => {
+                let new = NewKey {
+                    id: token::new_id("key_"),
+                    name: "k".to_owned(),
+                    kind: KeyKind::UserDefined,
+                    rules: vec![rule("posts")],
+                    environment: None,
+                    note: None,
+                    expires_at: None,
+                    allowed_networks: vec!["10.0.0.0/8".to_owned()],
+                    limits: vec![],
+                    token: self.mint(),
+                };
+                self.keys.push(new.id.clone());
+                self.change(move |change| keys::create_for(change, "acme", &new).map(drop)).await
+            }
+            Step::Edit(index) => {
+                let Some(key) = self.key(index) else { return };
+                let rules = Some(vec![rule(if index % 2 == 0 { "tags" } else { "authors" })]);
+                let patch = crate::store::KeyPatch { rules, ..Default::default() };
+                self.change(move |change| keys::edit(change, "acme", &key, &patch).map(drop)).await
+            }
+            Step::Suspend(index, on) => {
+                let Some(key) = self.key(index) else { return };
+                self.change(move |change| keys::set_suspended(change, "acme", &key, on).map(drop))
+                    .await
+            }
+            Step::Regenerate(index, grace_ms) => {
+                let Some(key) = self.key(index) else { return };
+                let token = self.mint();
+                self.change(move |change| {
+                    keys::regenerate(change, "acme", &key, &token, grace_ms).map(drop)
+                })
+                .await
+            }
+            Step::Revoke(index) => {
+                let Some(key) = self.key(index) else { return };
+                self.change(move |change| keys::revoke(change, "acme", &key)).await
+            }
+            Step::RemoveAccount => {
+                self.change(|change| accounts::delete(change, "acme")).await.unwrap();
+                self.make_account().await;
+                Ok(())
+            }
+            Step::Poll => Ok(()),
+        };
+    }
+
+    async fn snapshot(&self) -> Replica {
+        let snapshot = Snapshots::default().make(&self.store, PROFILE).await.unwrap();
+        let mut replica = Replica::empty(snapshot.revision);
+        for page in &snapshot.pages {
+            replica.add(serde_json::from_slice(page).unwrap()).unwrap();
+        }
+        replica
+    }
+
+    async fn catch_up(&self, replica: &mut Replica) {
+        let after = replica.revision();
+        let changed = self
+            .store
+            .read(move |db| changes::changed_since(db, PROFILE, after, Time::now().as_ms()))
+            .await
+            .unwrap();
+        let Changed::Tokens { revision, usable, removed } = changed else {
+            panic!("a gap after {after}");
+        };
+        if revision != after {
+            let update = update(revision, Some(after), (0, 1), usable, removed);
+            replica.apply_delta(after, update).unwrap();
+        }
+    }
+}
+
+proptest! {
+    #![proptest_config(ProptestConfig::with_cases(48))]
+
+    /// However a filter catches up, it knows what one that starts anew knows.
+    #[test]
+    fn deltas_lead_where_the_snapshot_is(steps in prop::collection::vec(step(), 1..30)) {
+        let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
+        runtime.block_on(async {
+            let mut world = World::new().await;
+            let mut replica = world.snapshot().await;
+            for step in steps {
+                if let Step::Poll = step {
+                    world.catch_up(&mut replica).await;
+                }
+                world.make(step).await;
+            }
+            world.catch_up(&mut replica).await;
+            let fresh = world.snapshot().await;
+            assert_eq!(replica.revision(), fresh.revision());
+            assert_eq!(replica.len(), fresh.len());
+            for token in &world.tokens {
+                assert_eq!(replica.find(&token.hash()), fresh.find(&token.hash()));
+            }
+        });
+    }
+}
+
+#[tokio::test]
+async fn revision_of_another_history_is_a_gap() {
+    let world = World::new().await;
+    let held = world.snapshot().await.revision();
+    for after in [
+        Revision { mark: held.mark ^ 1, ..held },
+        Revision { number: held.number + 1, ..held },
+        Revision { number: u64::MAX, ..held },
+    ] {
+        let changed =
+            world.store.read(move |db| changes::changed_since(db, PROFILE, after, 0)).await;
+        assert!(matches!(changed, Ok(Changed::Gap)), "{after}");
+    }
+}
+
+#[tokio::test]
+async fn change_that_is_refused_leaves_no_trace() {
+    let world = World::new().await;
+    let before = *world.store.watch_revision().borrow();
+    let refused: Result<(), StoreError> = world
+        .change(|change| {
+            accounts::delete(change, "acme")?;
+            Err(StoreError::Conflict("not so".to_owned()))
+        })
+        .await;
+    assert!(refused.is_err());
+    assert_eq!(*world.store.watch_revision().borrow(), before);
+    assert!(world.store.read(|db| accounts::get(db, "acme")).await.is_ok());
+}
