@@ -44,10 +44,13 @@ make_debian_sysroot() {
   mkdir -p "$work/src" "$sysroot/lib/rustlib/$target/lib"
   printf '[package]\nname = "std-for-wasm"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n' >"$work/Cargo.toml"
   printf '#![no_std]\n' >"$work/src/lib.rs"
-  (cd "$work" && PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
+  if ! (cd "$work" && PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
     CARGO_TARGET_DIR="$work/target" /usr/bin/cargo build --quiet --release --target "$target" \
-    -Zbuild-std=std,panic_abort >&2) || return 1
-  cp "$work/target/$target/release/deps/"*.rlib "$sysroot/lib/rustlib/$target/lib/"
+    -Zbuild-std=std,panic_abort >&2) \
+    || ! cp "$work/target/$target/release/deps/"*.rlib "$sysroot/lib/rustlib/$target/lib/"; then
+    rm -rf "$work"
+    return 1
+  fi
   rm -rf "$work"
   /usr/bin/rustc --version >"$sysroot/version"
 }
@@ -60,8 +63,14 @@ use_debian() {
   fi
   # rustup's compiler brings a linker that Debian's compiler can use as well.
   linker="$(find "$(rustc --print sysroot)/lib/rustlib" -path '*/bin/rust-lld' 2>/dev/null | head -n 1)"
-  [ -n "$linker" ] || linker="$(compgen -c wasm-ld | sort -V | tail -n 1)"
-  [ -n "$linker" ] || { echo "filter: no linker for wasm: install the package lld" >&2; return 1; }
+  if [ -z "$linker" ]; then
+    # The one that belongs to the LLVM of Debian's compiler.
+    linker="wasm-ld-$(/usr/bin/rustc --version --verbose | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')"
+    if ! command -v "$linker" >/dev/null && ! as_root apt-get install -y -qq --no-install-recommends "lld-${linker##*-}" >&2; then
+      echo "filter: no linker for wasm: install the package lld-${linker##*-}" >&2
+      return 1
+    fi
+  fi
   export RUSTC=/usr/bin/rustc CARGO_TARGET_DIR="$tools/wasm-target"
   export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="--sysroot=$sysroot"
   export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker"

@@ -148,6 +148,13 @@ impl Poller {
         self.state = State::Idle { since_ms: now_ms, wait_ms };
     }
 
+    /// Takes in that the control plane refused: what it was asked for may not be there any more, so a
+    /// snapshot that was being taken in starts over.
+    pub fn on_refusal(&mut self, now_ms: u64) {
+        self.assembling = None;
+        self.on_failure(now_ms);
+    }
+
     /// Forgets the poll that is under way: its answer will not come.
     pub fn abandon(&mut self) {
         self.state = State::Idle { since_ms: 0, wait_ms: 0 };
@@ -282,6 +289,15 @@ mod tests {
             assert_eq!(held(&poller), Some(5));
         }
         assert_eq!(poller.poll(10_000).unwrap().after.map(|r| r.number), Some(5));
+    }
+
+    /// A control plane that was restarted used to be asked for a page that it did not have, for ever.
+    #[test]
+    fn refused_page_starts_the_snapshot_over() {
+        let mut poller = Poller::new("p", "i", "w");
+        take(&mut poller, &update(None, 5, 0, 3)).unwrap();
+        poller.on_refusal(0);
+        assert_eq!(poller.poll(1_000).unwrap().snapshot, None);
     }
 
     #[test]

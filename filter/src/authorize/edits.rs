@@ -61,7 +61,8 @@ pub(super) fn same_name(name: &str, other: &str) -> bool {
         && name.bytes().zip(other.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
 }
 
-fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
+/// Reports whether a header of this name never reaches the upstream, whatever its value.
+pub(crate) fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
     let is_carrier = profile.carriers.iter().any(|carrier| match carrier {
         Carrier::Bearer(header) | Carrier::Header(header) => same_name(name, header),
         Carrier::Query(_) => false,

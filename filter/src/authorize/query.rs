@@ -15,8 +15,8 @@ pub struct Parameter<'a> {
     pub raw: &'a str,
     /// Name, as [`Self::is`] compares it.
     name: Vec<u8>,
-    /// Whether the name was sent just as it is meant, with no brackets or other spelling.
-    pub plain: bool,
+    /// Name, decoded and nothing else.
+    spelled: Cow<'a, [u8]>,
     /// Decoded value.
     pub value: Cow<'a, [u8]>,
 }
@@ -46,27 +46,52 @@ impl<'a> Query<'a> {
 impl<'a> Parameter<'a> {
     fn parse(raw: &'a str) -> Self {
         let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
-        let decoded = decode(name);
-        let folded = fold(&decoded);
-        Self { raw, plain: folded == *decoded, name: folded, value: decode(value) }
+        let spelled = decode(name);
+        Self { raw, name: fold(&spelled), spelled, value: decode(value) }
     }
 
     /// Reports whether an upstream could read the parameter under a name.
     ///
-    /// PHP reads `a.b`, `a b` and `a[x]` as `a_b` and `a`, skips leading blanks, and ends a name at
-    /// a zero byte; so `content_type[]`, `content_type[0]` and `auth.token` all count.
+    /// PHP reads `a.b`, `a b` and `a[b` as `a_b` and `a[x]` as `a`, skips leading blanks, and ends a
+    /// name at a zero byte; so `content_type[]`, `content_type[0]` and `auth.token` all count.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
         self.name == name.as_bytes()
     }
+
+    /// Reports whether every upstream reads the parameter under a name: it is spelled just so.
+    #[must_use]
+    pub fn is_plainly(&self, name: &str) -> bool {
+        *self.spelled == *name.as_bytes()
+    }
+
+    /// Reports whether every upstream that knows lists reads the parameter as a name's value or one
+    /// of its values: `name`, `name[]` or `name[0]`.
+    #[must_use]
+    pub fn is_plainly_listed(&self, name: &str) -> bool {
+        let Some(rest) = self.spelled.strip_prefix(name.as_bytes()) else {
+            return false;
+        };
+        match rest {
+            [] => true,
+            [b'[', index @ .., b']'] => index.len() <= 4 && index.iter().all(u8::is_ascii_digit),
+            _ => false,
+        }
+    }
 }
 
 fn fold(name: &[u8]) -> Vec<u8> {
-    name.trim_ascii_start()
-        .iter()
-        .take_while(|&&byte| byte != b'[' && byte != 0)
-        .map(|&byte| if byte == b'.' || byte == b' ' { b'_' } else { byte })
-        .collect()
+    let name = name.trim_ascii_start();
+    let mut folded = Vec::with_capacity(name.len());
+    for (index, &byte) in name.iter().enumerate() {
+        match byte {
+            0 => break,
+            b'[' if name.iter().skip(index).any(|&later| later == b']') => break,
+            b'[' | b'.' | b' ' => folded.push(b'_'),
+            _ => folded.push(byte),
+        }
+    }
+    folded
 }
 
 /// Decodes `application/x-www-form-urlencoded` text; what encodes nothing stays as it is.
@@ -94,6 +119,7 @@ mod tests {
             "content+type[x][y]=a",
             "%20content_type=a",
             "content_type%00x=a",
+            "content[type=a",
         ] {
             let query = Query(raw);
             let values: Vec<_> = query.named("content_type").map(|p| p.value.to_vec()).collect();

@@ -63,10 +63,23 @@ fn add(needed: &mut Vec<Right>, route: Option<&Route>, needs: &[Need], segments:
 }
 
 fn searched(search: &Search, query: Query<'_>) -> Result<Vec<Right>, Rejection> {
+    let name = &search.parameter;
+    // Past some number of parameters PHP stops reading, and so would not see what narrows the search.
+    if query.parameters().nth(MAX_SEARCH_PARAMETERS).is_some() {
+        return Err(Rejection::Parameter(format!(
+            "expected at most {MAX_SEARCH_PARAMETERS} parameters in a search"
+        )));
+    }
     let mut needed = Vec::new();
-    for parameter in query.named(&search.parameter) {
+    for parameter in query.named(name) {
+        // What narrows the search for one reader and not for another narrows nothing.
+        if !parameter.is_plainly_listed(name) {
+            return Err(Rejection::Parameter(format!(
+                "`{name}`: expected it spelled `{name}`, `{name}[]` or `{name}[0]`"
+            )));
+        }
         let Ok(resource) = std::str::from_utf8(&parameter.value) else {
-            return Err(Rejection::Parameter(format!("`{}` is not UTF-8", search.parameter)));
+            return Err(Rejection::Parameter(format!("`{name}` is not UTF-8")));
         };
         needed.push(Right::new(resource, &search.action));
     }
@@ -88,13 +101,20 @@ fn hydrated_steps(hydration: &Hydration, query: Query<'_>) -> Result<u8, Rejecti
         _ => None,
     };
     match steps {
-        Some(steps) if parameter.plain && parameters.next().is_none() => Ok(steps),
+        Some(steps)
+            if parameter.is_plainly(&hydration.parameter) && parameters.next().is_none() =>
+        {
+            Ok(steps)
+        }
         Some(_) | None => Err(Rejection::Parameter(format!(
             "`{}`: expected 0, 1 or 2, once",
             hydration.parameter
         ))),
     }
 }
+
+/// Most parameters of a search: half of the 1,000 that PHP reads (`max_input_vars`).
+const MAX_SEARCH_PARAMETERS: usize = 500;
 
 /// Action needed on what comes inline.
 const HYDRATED_ACTION: &str = "read";

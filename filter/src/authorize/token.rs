@@ -2,6 +2,8 @@
 
 use std::borrow::Cow;
 
+use memchr::memmem;
+
 use super::Headers;
 use super::query::Query;
 use crate::profile::carriers::Carrier;
@@ -39,7 +41,7 @@ pub enum Unusable {
 pub struct Found<'a> {
     /// What they amount to.
     pub presented: Presented<'a>,
-    /// Each text found in a carrier, usable or not; none of them may travel on.
+    /// Texts found in carriers, usable or not, each once; no copy of them may travel on.
     pub secrets: Vec<Cow<'a, [u8]>>,
     /// Whether one of them was in the query string.
     pub in_query: bool,
@@ -78,11 +80,11 @@ impl<'a> Found<'a> {
         T: Into<Cow<'a, [u8]>>,
     {
         let token = token.map(Into::into);
-        let secret = match &token {
+        self.keep_secret(match &token {
             Ok(token) => token.clone(),
-            Err(_) => text,
-        };
-        self.secrets.push(secret);
+            // A token with something wrong around it is a token all the same.
+            Err(_) => last_word(text),
+        });
         let presented = match token {
             Ok(token) => Presented::Token(token),
             Err(why) => Presented::Unusable(why),
@@ -94,15 +96,23 @@ impl<'a> Found<'a> {
         }
     }
 
-    /// Reports whether a text holds one of the secrets.
+    /// Takes note of a text of which no copy may travel on.
     ///
-    /// Secrets too short to be a token are not looked for: they would be found in innocent text.
+    /// One too short to be a token is not looked for: it would be found in innocent text. Nor are
+    /// more than a few: a request with so many is refused, and each costs a look at every header.
+    fn keep_secret(&mut self, secret: Cow<'a, [u8]>) {
+        if secret.len() >= MIN_SECRET_BYTES
+            && self.secrets.len() < MAX_SECRETS
+            && !self.secrets.contains(&secret)
+        {
+            self.secrets.push(secret);
+        }
+    }
+
+    /// Reports whether a text holds one of the secrets.
     #[must_use]
     pub fn is_in(&self, text: &[u8]) -> bool {
-        self.secrets
-            .iter()
-            .filter(|secret| secret.len() >= MIN_SECRET_BYTES)
-            .any(|secret| contains(text, secret))
+        self.secrets.iter().any(|secret| memmem::find(text, secret).is_some())
     }
 }
 
@@ -133,8 +143,12 @@ fn whole(value: &[u8]) -> Result<&[u8], Unusable> {
     Ok(value)
 }
 
-fn contains(text: &[u8], part: &[u8]) -> bool {
-    text.len() >= part.len() && text.windows(part.len()).any(|window| window == part)
+fn last_word(text: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    let trimmed = text.trim_ascii_end();
+    match trimmed.iter().rposition(u8::is_ascii_whitespace) {
+        Some(blank) => Cow::Owned(trimmed.iter().skip(blank + 1).copied().collect()),
+        None => text,
+    }
 }
 
 /// Longest token that is looked up, in bytes. Ours are at most 86; the rest is room for tokens
@@ -144,6 +158,9 @@ const MAX_TOKEN_BYTES: usize = 256;
 /// Shortest text that is removed wherever it stands, in bytes: no token has fewer than this, and
 /// words such as `Bearer` have.
 const MIN_SECRET_BYTES: usize = 16;
+
+/// Most texts that are looked for.
+const MAX_SECRETS: usize = 8;
 
 #[cfg(test)]
 mod tests {

@@ -11,7 +11,7 @@ use proxy_wasm::types::{Action, MapType};
 use super::root_context::now_ms;
 use super::source::Source;
 use crate::answer::{self, Answer};
-use crate::authorize::edits::Edits;
+use crate::authorize::edits::{self, Edits};
 use crate::authorize::{self, Headers, Holder, Judgement, Permit, Rejection, Request};
 use crate::config::Config;
 
@@ -25,6 +25,8 @@ pub(super) struct Gateway {
 pub(super) struct Waiting {
     context_id: u32,
     since_ms: u64,
+    /// Length of its headers.
+    pub(super) bytes: usize,
     headers: Vec<(String, Vec<u8>)>,
     gateway: Rc<Gateway>,
     progress: Rc<Progress>,
@@ -33,6 +35,7 @@ pub(super) struct Waiting {
 /// How far a request has come; shared with its place in the queue.
 #[derive(Default)]
 struct Progress {
+    is_waiting: Cell<bool>,
     is_replied: Cell<bool>,
     token_in_query: Cell<bool>,
 }
@@ -48,6 +51,14 @@ impl Http {
     pub(super) fn new(context_id: u32, gateway: Option<Rc<Gateway>>) -> Self {
         Self { context_id, gateway, progress: Rc::default() }
     }
+
+    /// Returns what to do with what follows the headers.
+    fn hold_back(&self) -> Action {
+        if self.progress.is_waiting.get() || self.progress.is_replied.get() {
+            return Action::Pause;
+        }
+        Action::Continue
+    }
 }
 
 impl Context for Http {}
@@ -62,15 +73,21 @@ impl HttpContext for Http {
         };
         let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
         let now_ms = now_ms();
-        let is_crowded = gateway.source.waiting.borrow().len() >= MAX_WAITING;
-        let patience = if is_crowded { Patience::MayNotWait } else { Patience::MayWait };
+        let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+        let patience = if gateway.source.has_room_for(bytes) {
+            Patience::MayWait
+        } else {
+            Patience::MayNotWait
+        };
         match decide(gateway, &headers, now_ms, &self.progress, patience) {
             Verdict::Forward => Action::Continue,
             Verdict::Replied => Action::Pause,
             Verdict::Wait => {
+                self.progress.is_waiting.set(true);
                 gateway.source.waiting.borrow_mut().push(Waiting {
                     context_id: self.context_id,
                     since_ms: now_ms,
+                    bytes,
                     headers,
                     gateway: Rc::clone(gateway),
                     progress: Rc::clone(&self.progress),
@@ -78,6 +95,24 @@ impl HttpContext for Http {
                 Action::Pause
             }
         }
+    }
+
+    // Where an operator sets `allow_on_headers_stop_iteration`, a body goes on to the upstream unless
+    // this holds it back too.
+    fn on_http_request_body(&mut self, _body_size: usize, _end_of_stream: bool) -> Action {
+        self.hold_back()
+    }
+
+    fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
+        if let Some(gateway) = &self.gateway {
+            let map = MapType::HttpRequestTrailers;
+            for (name, _) in hostcalls::get_map_bytes(map).unwrap_or_default() {
+                if edits::is_never_forwarded(&gateway.config.profile, &name) {
+                    let _ = hostcalls::remove_map_value(map, &name);
+                }
+            }
+        }
+        self.hold_back()
     }
 
     fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
@@ -98,6 +133,10 @@ pub(super) fn serve_waiting(source: &Source, now_ms: u64) {
     let is_ready = source.poller.borrow().replica().is_some();
     let mut due = Vec::new();
     source.waiting.borrow_mut().retain_mut(|waiting| {
+        // The request's context is gone: the client left.
+        if Rc::strong_count(&waiting.progress) == 1 {
+            return false;
+        }
         // A clock that steps back ends the wait rather than prolonging it.
         let waited_ms = now_ms.checked_sub(waiting.since_ms);
         let is_over = waited_ms.is_none_or(|ms| ms >= waiting.gateway.config.startup_wait_ms);
@@ -108,7 +147,8 @@ pub(super) fn serve_waiting(source: &Source, now_ms: u64) {
         true
     });
     for waiting in due {
-        // The client may be gone, and its context with it.
+        waiting.progress.is_waiting.set(false);
+        // The client may be gone since, and its context with it.
         if hostcalls::set_effective_context(waiting.context_id).is_err() {
             continue;
         }
@@ -127,6 +167,7 @@ impl Waiting {
         Self {
             context_id: self.context_id,
             since_ms: self.since_ms,
+            bytes: self.bytes,
             headers: std::mem::take(&mut self.headers),
             gateway: Rc::clone(&self.gateway),
             progress: Rc::clone(&self.progress),
@@ -158,6 +199,9 @@ fn decide(
     let poller = gateway.source.poller.borrow();
     let request = Request { headers, now_ms, client_address: &client_address };
     let judgement = authorize::authorize(profile, poller.replica(), &request);
+    // Even before a wait: a client that leaves meanwhile reaches the access log.
+    apply(&judgement.edits);
+    record(&judgement, headers);
     match (&judgement.outcome, patience) {
         (Err(Rejection::NotReady), Patience::MayWait) if gateway.config.startup_wait_ms > 0 => {
             return Verdict::Wait;
@@ -167,8 +211,6 @@ fn decide(
 
     progress.token_in_query.set(judgement.token_in_query);
     gateway.source.metrics.count_outcome(&judgement.outcome);
-    apply(&judgement.edits);
-    record(&judgement);
     match &judgement.outcome {
         Ok(_) => Verdict::Forward,
         Err(rejection) => {
@@ -193,7 +235,13 @@ fn apply(edits: &Edits) {
 
 /// Leaves the facts in Envoy's filter state, where its access log finds them as
 /// `%FILTER_STATE(wasm.latchkey_…:PLAIN)%`.
-fn record(judgement: &Judgement<'_>) {
+///
+/// The path is among them, without its token: `%REQ(:PATH)%` has the token where Envoy answers
+/// before the filter has seen the request.
+fn record(judgement: &Judgement<'_>, headers: Headers<'_>) {
+    let path = judgement.edits.path.as_deref().or_else(|| headers.text(":path"));
+    let path = path.unwrap_or_default().as_bytes();
+    let _ = hostcalls::set_property(vec!["latchkey_path"], Some(path));
     if let Some(Holder { account, key }) = &judgement.holder {
         let _ = hostcalls::set_property(vec!["latchkey_account"], Some(account.as_bytes()));
         let _ = hostcalls::set_property(vec!["latchkey_key"], Some(key.as_bytes()));
@@ -218,7 +266,8 @@ fn keep_private() {
     let map = MapType::HttpResponseHeaders;
     let cache_control = hostcalls::get_map_value_bytes(map, "cache-control").ok().flatten();
     let is_stricter = cache_control.is_some_and(|value| {
-        value.split(|&byte| byte == b',').any(|part| part.trim_ascii() == b"no-store")
+        let mut parts = value.split(|&byte| byte == b',');
+        parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(b"no-store"))
     });
     if !is_stricter {
         let _ = hostcalls::set_map_value(map, "cache-control", Some("private"));
@@ -231,6 +280,3 @@ fn client_address() -> Option<IpAddr> {
     let address = std::str::from_utf8(&address).ok()?;
     address.parse::<SocketAddr>().ok().map(|address| address.ip())
 }
-
-/// Requests that may wait in a VM at once: with 4 KiB of headers each, 16 MiB of its memory.
-const MAX_WAITING: usize = 4_096;

@@ -160,6 +160,9 @@ impl Root {
             Some(AnswerHeaders { status, is_ours }) => {
                 let status = String::from_utf8_lossy(&status);
                 let whose = if is_ours { "the control plane" } else { "a proxy on the way" };
+                if is_ours {
+                    source.poller.borrow_mut().on_refusal(now_ms);
+                }
                 self.on_poll_failure(now_ms, &format!("{whose} answered {status}"));
             }
             None => self.on_poll_failure(now_ms, "the answer did not arrive whole"),

@@ -1,11 +1,12 @@
 //! What this VM knows of one control plane and profile, kept apart from contexts.
 //!
 //! Envoy replaces the root context with every change of configuration, in the same VM. What was
-//! learned has to outlive it, so it lives in a static.
+//! learned has to outlive it: a static leads the new one to it while the old one is still there.
+//! When the last one goes, it goes too, so that no forgotten copy comes back into use.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
-use std::rc::Rc;
+use std::rc::{Rc, Weak};
 
 use super::host;
 use super::http_context::Waiting;
@@ -22,8 +23,16 @@ pub(super) struct Source {
     pub(super) metrics: Metrics,
 }
 
+impl Source {
+    /// Reports whether one more request may wait, with so many bytes of headers.
+    pub(super) fn has_room_for(&self, bytes: usize) -> bool {
+        let waiting: usize = self.waiting.borrow().iter().map(|waiting| waiting.bytes).sum();
+        waiting.saturating_add(bytes) <= MAX_WAITING_BYTES
+    }
+}
+
 thread_local! {
-    static SOURCES: RefCell<BTreeMap<Id, Rc<Source>>> = const { RefCell::new(BTreeMap::new()) };
+    static SOURCES: RefCell<BTreeMap<Id, Weak<Source>>> = const { RefCell::new(BTreeMap::new()) };
 }
 
 /// What makes two configurations share what they know.
@@ -54,7 +63,13 @@ pub(super) fn source(config: &Config, node_id: &str) -> Rc<Source> {
                 metrics: Metrics::define(),
             })
         };
-        Rc::clone(sources.entry(id).or_insert_with(make))
+        sources.retain(|_, source| source.strong_count() > 0);
+        if let Some(source) = sources.get(&id).and_then(Weak::upgrade) {
+            return source;
+        }
+        let source = make();
+        sources.insert(id, Rc::downgrade(&source));
+        source
     })
 }
 
@@ -65,5 +80,12 @@ fn instance(node_id: &str) -> String {
     let random = shared_data::get_or_set("latchkey/process", random.as_bytes())
         .and_then(|bytes| String::from_utf8(bytes).ok())
         .unwrap_or(random);
+    let node_id: String = node_id.chars().take(MAX_NODE_ID_CHARS).collect();
     if node_id.is_empty() { format!("envoy-{random}") } else { format!("{node_id}-{random}") }
 }
+
+/// Characters of a node id that tell proxies apart; the control plane takes 256 bytes in all.
+const MAX_NODE_ID_CHARS: usize = 60;
+
+/// Most bytes of headers that may wait in a VM: its memory is never given back.
+const MAX_WAITING_BYTES: usize = 16 << 20;
