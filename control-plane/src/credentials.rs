@@ -6,7 +6,7 @@ use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 
 use anyhow::{Context, bail};
-use latchkey_protocol::{KeyHash, TokenFormat};
+use latchkey_protocol::{KeyHash, PlainToken, TokenFormat};
 use subtle::ConstantTimeEq;
 
 use crate::token;
@@ -23,13 +23,18 @@ pub(crate) enum Provenance {
     /// From the file in the data folder.
     Kept(PathBuf),
     /// Made just now; the text is shown once.
-    Made(PathBuf, String),
+    Made(PathBuf, PlainToken),
 }
 
 impl Credential {
     /// Returns the credential of a text.
     pub(crate) fn of(text: &str) -> Self {
         Self(KeyHash::of(text.as_bytes()))
+    }
+
+    /// Reports whether two credentials are the same.
+    pub(crate) fn equals(&self, other: &Self) -> bool {
+        self.0 == other.0
     }
 
     /// Reports whether a text is the credential, in the same time whatever the text.
@@ -61,10 +66,10 @@ impl Credential {
             }
             Err(error) if error.kind() == std::io::ErrorKind::NotFound => {
                 let format = TokenFormat { prefix: prefix.to_owned(), random_chars: 32 };
-                let text = token::generate(&format).reveal().to_owned();
-                write_private(file, &text)
+                let token = token::generate(&format);
+                write_private(file, token.reveal())
                     .with_context(|| format!("cannot make the file `{}`", file.display()))?;
-                Ok((Self::of(&text), Provenance::Made(file.to_owned(), text)))
+                Ok((Self(token.hash()), Provenance::Made(file.to_owned(), token)))
             }
             Err(error) => {
                 Err(error).with_context(|| format!("cannot read the file `{}`", file.display()))
@@ -83,10 +88,14 @@ fn check(text: &str) -> anyhow::Result<()> {
     Ok(())
 }
 
-fn write_private(file: &Path, text: &str) -> std::io::Result<()> {
-    let mut file = fs::OpenOptions::new().write(true).create_new(true).mode(0o600).open(file)?;
+/// Makes a file for its owner only; it appears whole or not at all.
+fn write_private(path: &Path, text: &str) -> std::io::Result<()> {
+    let fresh = path.with_extension("fresh");
+    let mut file =
+        fs::OpenOptions::new().write(true).create(true).truncate(true).mode(0o600).open(&fresh)?;
     writeln!(file, "{text}")?;
-    file.sync_all()
+    file.sync_all()?;
+    fs::rename(&fresh, path)
 }
 
 /// Characters from which on a random credential cannot be guessed over the network.
@@ -104,10 +113,10 @@ mod tests {
         let file = folder.path().join("operator-token");
         let load = || Credential::load(None, "X", &file, "lk_").unwrap();
         let (made, Provenance::Made(_, text)) = load() else { panic!("not made") };
-        assert!(made.is(&text) && !made.is("other"));
+        assert!(made.is(text.reveal()) && !made.is("other"));
         assert_eq!(fs::metadata(&file).unwrap().permissions().mode() & 0o777, 0o600);
         let (kept, provenance) = load();
-        assert!(kept.is(&text));
+        assert!(kept.is(text.reveal()));
         assert_eq!(provenance, Provenance::Kept(file.clone()));
     }
 

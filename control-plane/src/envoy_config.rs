@@ -2,6 +2,7 @@
 
 use std::collections::BTreeSet;
 use std::fmt;
+use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
 
@@ -52,14 +53,14 @@ fn bootstrap(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
         let upstream = upstreams.get(index).or(upstreams.first()).map(|u| u.name.clone());
         gateways.push(Gateway {
             profile: name,
-            listen: address("--listen", listen)?,
+            listen: own_address("--listen", listen)?,
             upstream: upstream.unwrap_or_default(),
             profile_json,
         });
     }
     let bootstrap = Bootstrap {
         node_id: yaml_text("--node-id", &options.node_id)?,
-        admin: address("--admin", &options.admin)?,
+        admin: own_address("--admin", &options.admin)?,
         access_log: yaml_path("--access-log", &options.access_log)?,
         wasm: yaml_path("--wasm", &options.wasm)?,
         startup_wait_ms: options.startup_wait_ms,
@@ -128,6 +129,15 @@ impl fmt::Display for Address {
 
 fn address(option: &str, text: &str) -> anyhow::Result<Address> {
     text.parse().with_context(|| option.to_owned())
+}
+
+/// Returns an address to listen on, which Envoy takes as numbers only.
+fn own_address(option: &str, text: &str) -> anyhow::Result<Address> {
+    let address = address(option, text)?;
+    if address.host.trim_matches('"').parse::<IpAddr>().is_err() {
+        bail!("{option}: expected an IP address and a port, found `{text}`");
+    }
+    Ok(address)
 }
 
 fn upstreams(options: &EnvoyConfigOptions) -> anyhow::Result<Vec<Upstream>> {
@@ -202,11 +212,11 @@ mod tests {
     #[test]
     fn file_for_reading_is_what_the_command_prints() {
         let file = include_str!("../../envoy/envoy.yaml");
-        assert_eq!(
-            bootstrap(&options()).unwrap().trim_end(),
-            file.trim_end(),
-            "write it anew with `make envoy/envoy.yaml`"
-        );
+        let printed = bootstrap(&options()).unwrap();
+        for (index, (file, printed)) in file.lines().zip(printed.lines()).enumerate() {
+            assert_eq!(file, printed, "line {}; run `make envoy/envoy.yaml`", index + 1);
+        }
+        assert_eq!(file.lines().count(), printed.trim_end().lines().count());
     }
 
     #[test]
@@ -221,6 +231,7 @@ mod tests {
             ("--profile", with(|o| o.profile[1] = "flotiq".to_owned())),
             ("--listen", with(|o| o.listen.truncate(1))),
             ("--listen", with(|o| o.listen[0] = "8080".to_owned())),
+            ("--listen", with(|o| o.listen[0] = "localhost:8080".to_owned())),
             ("--upstream", with(|o| o.upstream = vec!["x:1".to_owned(); 3])),
             ("--control-plane", with(|o| o.control_plane = "a b:1".to_owned())),
             ("--admin", with(|o| o.admin = "x:99999".to_owned())),

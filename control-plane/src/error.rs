@@ -49,8 +49,17 @@ pub(crate) enum ApiError {
     NoSuchPath,
     #[error("the body is larger than is allowed")]
     TooLarge,
-    #[error("{0}")]
-    Unauthenticated(&'static str),
+    #[error("the store does not answer")]
+    NotReady,
+    #[error("the control plane failed")]
+    Panicked,
+    #[error("{expected}")]
+    Unauthenticated {
+        /// What was expected.
+        expected: &'static str,
+        /// Whether anything was sent.
+        is_sent: bool,
+    },
     #[error("expected `Content-Type: application/json`")]
     UnsupportedType,
     #[error(transparent)]
@@ -68,14 +77,17 @@ impl ApiError {
             Self::Fields(_) | Self::Malformed(_) | Self::Store(StoreError::Field { .. }) => {
                 StatusCode::BAD_REQUEST
             }
-            Self::Unauthenticated(_) => StatusCode::UNAUTHORIZED,
+            Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::NoSuchPath | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Store(StoreError::Conflict(_)) => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
+            Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
-            Self::Store(
+            Self::Panicked
+            | Self::Store(
                 StoreError::Abandoned(_)
+                | StoreError::File(_)
                 | StoreError::Hash
                 | StoreError::Json(_)
                 | StoreError::Migration(_)
@@ -93,9 +105,11 @@ impl ApiError {
             Self::Malformed(_)
             | Self::MethodNotAllowed
             | Self::NoSuchPath
+            | Self::NotReady
+            | Self::Panicked
             | Self::Store(_)
             | Self::TooLarge
-            | Self::Unauthenticated(_)
+            | Self::Unauthenticated { .. }
             | Self::UnsupportedType => Vec::new(),
         }
     }
@@ -105,6 +119,7 @@ impl IntoResponse for ApiError {
     fn into_response(self) -> Response {
         let status = self.status();
         let errors = self.errors();
+        let is_invalid = matches!(self, Self::Unauthenticated { is_sent: true, .. });
         let detail = match errors.first() {
             Some(FieldError { field, message }) => format!("`{field}`: {message}"),
             None if status.is_server_error() => {
@@ -127,7 +142,11 @@ impl IntoResponse for ApiError {
         headers.insert(header::CONTENT_TYPE, content_type);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
         if status == StatusCode::UNAUTHORIZED {
-            let challenge = HeaderValue::from_static("Bearer realm=\"latchkey\"");
+            let challenge = HeaderValue::from_static(if is_invalid {
+                "Bearer realm=\"latchkey\", error=\"invalid_token\""
+            } else {
+                "Bearer realm=\"latchkey\""
+            });
             headers.insert(header::WWW_AUTHENTICATE, challenge);
         }
         response

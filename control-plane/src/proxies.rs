@@ -41,6 +41,9 @@ impl Proxies {
             worker: poll.worker.clone(),
         };
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() >= CROWD {
+            seen.retain(|_, worker| now.saturating_duration_since(worker.seen_at) < GONE_AFTER);
+        }
         let worker =
             seen.entry(id).or_insert(Worker { applied: None, applied_at: now, seen_at: now });
         if worker.applied != applied {
@@ -57,6 +60,9 @@ impl Proxies {
         seen.iter().map(|(id, worker)| (id.clone(), *worker)).collect()
     }
 }
+
+/// Workers from which on those that are gone are looked for with each poll.
+const CROWD: usize = 1_000;
 
 /// Silence after which a worker counts as gone: a poll lasts [`MAX_WAIT_MS`] at most and the next
 /// follows at once.

@@ -4,7 +4,7 @@ use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
-use axum::http::{HeaderMap, StatusCode, header};
+use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing};
@@ -59,7 +59,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(api)
         .fallback(async || ApiError::NoSuchPath)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
-        .layer(CatchPanicLayer::new())
+        .layer(CatchPanicLayer::custom(|_| ApiError::Panicked.into_response()))
 }
 
 /// The routes of the management API with their description; the document itself needs no token.
@@ -141,7 +141,10 @@ fn require(
         .map(|(_, token)| token);
     match token {
         Some(token) if credential.is(token) => Ok(()),
-        Some(_) | None => Err(ApiError::Unauthenticated(expected)),
+        Some(_) | None => {
+            let is_sent = headers.contains_key(header::AUTHORIZATION);
+            Err(ApiError::Unauthenticated { expected, is_sent })
+        }
     }
 }
 
@@ -153,13 +156,13 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
 }
 
 /// Answers 200 if the store does.
-async fn ready(State(app): State<App>) -> Response {
+async fn ready(State(app): State<App>) -> Result<&'static str, ApiError> {
     let profile = app.profiles.all().next().map(|profile| profile.name.clone()).unwrap_or_default();
     match app.store.read(move |db| stored_plans::is_installed(db, &profile)).await {
-        Ok(_) => "ready\n".into_response(),
+        Ok(_) => Ok("ready\n"),
         Err(error) => {
-            tracing::error!(error = %error, "the store does not answer");
-            (StatusCode::SERVICE_UNAVAILABLE, "the store does not answer\n").into_response()
+            tracing::error!(%error, "the store does not answer");
+            Err(ApiError::NotReady)
         }
     }
 }
@@ -167,11 +170,5 @@ async fn ready(State(app): State<App>) -> Response {
 async fn metrics(State(app): State<App>) -> Response {
     let revision = *app.store.watch_revision().borrow();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    match app.metrics.text(revision) {
-        Ok(text) => ([(header::CONTENT_TYPE, content_type)], text).into_response(),
-        Err(error) => {
-            tracing::error!(%error, "the metrics could not be written");
-            StatusCode::INTERNAL_SERVER_ERROR.into_response()
-        }
-    }
+    ([(header::CONTENT_TYPE, content_type)], app.metrics.text(revision)).into_response()
 }

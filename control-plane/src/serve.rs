@@ -56,6 +56,7 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         .with_context(|| format!("cannot open the store in `{}`", data.display()))?;
     install_plans(&store, &profiles).await?;
 
+    let signal = wait_for_signal()?;
     let listener = TcpListener::bind(options.listen)
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
@@ -77,7 +78,7 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
 
     let server = axum::serve(listener, service).with_graceful_shutdown(until_stopped(stopping));
     let server = tokio::spawn(server.into_future());
-    let signal = wait_for_signal()?.await;
+    let signal = signal.await;
     tracing::info!(signal, "stopping");
     stop.send_replace(true);
     match tokio::time::timeout(SHUTDOWN_TIME, server).await {
@@ -100,7 +101,7 @@ fn credentials(options: &ServeOptions) -> anyhow::Result<(Credential, Credential
         "latchkey_op_",
     )?;
     if let Provenance::Made(file, token) = provenance {
-        say(format_args!("latchkey: operator token, shown this once: {token}"));
+        say(format_args!("latchkey: operator token, shown this once: {}", token.reveal()));
         say(format_args!("latchkey: it is kept in {} (mode 0600)", file.display()));
     }
     let (edge, provenance) = Credential::load(
@@ -115,6 +116,9 @@ fn credentials(options: &ServeOptions) -> anyhow::Result<(Credential, Credential
              environment variable LATCHKEY_EDGE_TOKEN",
             file.display()
         ));
+    }
+    if operator.equals(&edge) {
+        bail!("the operator token and the edge token are the same; filters must not be operators");
     }
     Ok((operator, edge))
 }

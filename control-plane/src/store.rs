@@ -10,6 +10,8 @@ pub(crate) mod keys;
 pub(crate) mod plans;
 pub(crate) mod resources;
 
+use std::fs::OpenOptions;
+use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
 use std::sync::{Arc, Mutex, PoisonError};
 
@@ -48,6 +50,8 @@ pub(crate) enum StoreError {
     NotFound { what: &'static str, id: String },
     #[error("a field does not fit what is stored")]
     Field { field: &'static str, message: String },
+    #[error("the store's file could not be made")]
+    File(#[from] std::io::Error),
     #[error("the store failed")]
     Sqlite(#[from] rusqlite::Error),
     #[error("the store's schema could not be brought up to date")]
@@ -65,6 +69,7 @@ pub(crate) struct Change<'a> {
     transaction: Transaction<'a>,
     now_ms: i64,
     origin: Origin,
+    is_audited: bool,
     /// Tokens that filters of a profile have to look at again.
     touched: Vec<(String, Vec<u8>)>,
 }
@@ -73,6 +78,8 @@ impl Store {
     /// Opens the store in a folder, making or updating it.
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE_NAME);
+        // For the owner only, whatever the folder allows; SQLite's other files take after it.
+        OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
         let mut writer = Connection::open(&path)?;
         // FULL: a change that was answered is on the disk, whatever happens next.
         writer.execute_batch(
@@ -109,9 +116,13 @@ impl Store {
             let mut writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let now_ms = crate::time::Time::now().as_ms();
-            let mut change = Change { transaction, now_ms, origin, touched: Vec::new() };
+            let touched = Vec::new();
+            let mut change = Change { transaction, now_ms, origin, is_audited: false, touched };
             let done = work(&mut change)?;
-            let Change { transaction, touched, .. } = change;
+            let Change { transaction, touched, is_audited, .. } = change;
+            if touched.is_empty() && !is_audited {
+                return Ok(done);
+            }
             let number = changes::append(&transaction, now_ms, &touched)?;
             transaction.commit()?;
             inner.revision.send_replace(number);
@@ -146,12 +157,13 @@ impl Store {
 impl Change<'_> {
     /// Adds an entry to the audit log.
     pub(crate) fn audit(
-        &self,
+        &mut self,
         account: Option<&str>,
         action: &str,
         subject: &str,
         details: &serde_json::Value,
     ) -> Result<(), StoreError> {
+        self.is_audited = true;
         audit::append(
             &self.transaction,
             self.now_ms,

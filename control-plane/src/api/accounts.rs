@@ -1,7 +1,7 @@
 //! Accounts.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use latchkey_filter::profile::Profile;
 use latchkey_protocol::right::EVERY;
@@ -9,7 +9,7 @@ use latchkey_protocol::{KeyKind, Rule};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::extract::{Body, Parameters};
+use super::extract::{Body, Parameters, Path, present};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::error::{ApiError, Problem};
@@ -39,7 +39,9 @@ pub(crate) struct CreateAccount {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditAccount {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     plan: Option<String>,
     /// Cannot be changed; accepted if it is what it is.
     profile: Option<String>,

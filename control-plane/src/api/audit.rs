@@ -6,7 +6,7 @@ use axum::extract::State;
 use serde::Deserialize;
 use utoipa::IntoParams;
 
-use super::extract::Parameters;
+use super::extract::{Parameters, non_empty};
 use super::lists::{List, ListParameters};
 use crate::error::{ApiError, Problem};
 use crate::router::App;
@@ -17,6 +17,7 @@ use crate::store::{self, AuditEntry};
 #[into_params(parameter_in = Query)]
 pub(crate) struct AuditParameters {
     /// Only entries that concern this account.
+    #[serde(default, deserialize_with = "non_empty")]
     account: Option<String>,
 }
 

@@ -52,6 +52,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
 }
 
 fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<Body<T>, ApiError> {
+    // A list would be read as an object's members in their order.
+    if json.trim_ascii_start().first() == Some(&b'[') {
+        return Err(ApiError::Malformed("expected a JSON object, found a list".to_owned()));
+    }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
     let value = serde_path_to_error::deserialize(&mut deserializer)
         .map_err(|error| named(&error.path().to_string(), &error.into_inner().to_string()))?;
@@ -105,6 +109,21 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequestParts<S> for Parameters<T> 
     }
 }
 
+/// The parameters in the path.
+#[derive(Debug)]
+pub(crate) struct Path<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T> {
+    type Rejection = ApiError;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, ApiError> {
+        match axum::extract::Path::<T>::from_request_parts(parts, state).await {
+            Ok(path) => Ok(Self(path.0)),
+            Err(rejection) => Err(ApiError::Malformed(rejection.body_text())),
+        }
+    }
+}
+
 impl<S: Send + Sync> FromRequestParts<S> for Origin {
     type Rejection = Infallible;
 
@@ -128,4 +147,26 @@ where
     D: Deserializer<'de>,
 {
     Option::deserialize(from).map(Some)
+}
+
+/// Refuses `null` for a field that may be absent but not empty.
+///
+/// # Errors
+///
+/// If the value is `null` or not what was expected.
+pub(crate) fn present<'de, T, D>(from: D) -> Result<Option<T>, D::Error>
+where
+    T: Deserialize<'de>,
+    D: Deserializer<'de>,
+{
+    T::deserialize(from).map(Some)
+}
+
+/// Takes an empty value of a query parameter for an absent one, as `?after=` is meant.
+///
+/// # Errors
+///
+/// If the value is no text.
+pub(crate) fn non_empty<'de, D: Deserializer<'de>>(from: D) -> Result<Option<String>, D::Error> {
+    Ok(Option::<String>::deserialize(from)?.filter(|text| !text.is_empty()))
 }

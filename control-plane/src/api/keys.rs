@@ -1,7 +1,7 @@
 //! Keys of an account.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
 use latchkey_filter::profile::keys::KeyRules;
 use latchkey_protocol::right::EVERY;
@@ -10,7 +10,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::accounts::profile;
-use super::extract::{Body, Parameters, nullable};
+use super::extract::{Body, Parameters, Path, nullable, present};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::error::{ApiError, Problem};
@@ -32,11 +32,9 @@ pub(crate) struct CreateKey {
     /// Where it is meant to be used, such as `production`.
     environment: Option<String>,
     /// Networks (CIDR) or addresses from which it may be used; all if absent.
-    #[serde(default)]
-    allowed_networks: Vec<String>,
+    allowed_networks: Option<Vec<String>>,
     /// Limits of its own, beside its account's.
-    #[serde(default)]
-    limits: Vec<Limit>,
+    limits: Option<Vec<Limit>>,
     note: Option<String>,
 }
 
@@ -44,7 +42,9 @@ pub(crate) struct CreateKey {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditKey {
+    #[serde(default, deserialize_with = "present")]
     name: Option<String>,
+    #[serde(default, deserialize_with = "present")]
     rules: Option<Vec<Rule>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Time>)]
@@ -126,8 +126,10 @@ pub(crate) async fn create(
     if let Some(expires_at) = body.expires_at {
         fields.future("expires_at", expires_at);
     }
-    let allowed_networks = fields.networks("allowed_networks", &body.allowed_networks);
-    fields.limits("limits", &body.limits);
+    let networks = body.allowed_networks.unwrap_or_default();
+    let allowed_networks = fields.networks("allowed_networks", &networks);
+    let limits = body.limits.unwrap_or_default();
+    fields.limits("limits", &limits);
     fields.finish()?;
 
     let token = token::generate(&rules_of_profile.token);
@@ -140,7 +142,7 @@ pub(crate) async fn create(
         note: body.note,
         expires_at: body.expires_at,
         allowed_networks,
-        limits: body.limits,
+        limits,
         token: token::minted(&token),
     };
     let key = app

@@ -3,6 +3,7 @@
 use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
+use super::extract::non_empty;
 use crate::error::ApiError;
 use crate::store::Page;
 
@@ -20,8 +21,10 @@ pub(crate) struct List<T> {
 pub(crate) struct ListParameters {
     /// Most items of an answer, 1 to 1000.
     #[param(value_type = Option<usize>, default = 100, minimum = 1, maximum = 1000)]
+    #[serde(default, deserialize_with = "non_empty")]
     limit: Option<String>,
     /// `next` of the part before.
+    #[serde(default, deserialize_with = "non_empty")]
     after: Option<String>,
 }
 

@@ -1,13 +1,13 @@
 //! Plans.
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use latchkey_protocol::Limit;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::extract::{Body, Parameters};
+use super::extract::{Body, Parameters, Path};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::error::{ApiError, Problem};
@@ -23,8 +23,7 @@ pub(crate) struct PutPlan {
     /// Name for people; its id if absent.
     #[schema(examples("Free"))]
     name: Option<String>,
-    /// What an account may use.
-    #[serde(default)]
+    /// What an account may use; `[]` is without limits.
     limits: Vec<Limit>,
     /// How many user defined keys an account may have.
     #[serde(default = "default_max_user_keys")]

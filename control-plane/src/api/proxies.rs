@@ -7,7 +7,9 @@ use axum::extract::State;
 use serde::Serialize;
 use utoipa::ToSchema;
 
-use super::lists::List;
+use super::extract::Parameters;
+use super::lists::{List, ListParameters};
+use crate::error::{ApiError, Problem};
 use crate::proxies::{Worker, WorkerId};
 use crate::router::App;
 
@@ -33,17 +35,32 @@ pub(crate) struct Proxy {
 }
 
 /// Lists the proxies that were heard of within half a minute.
-#[utoipa::path(get, path = "/proxies", responses((status = 200, body = List<Proxy>)))]
-pub(crate) async fn list(State(app): State<App>) -> Json<List<Proxy>> {
+#[utoipa::path(get, path = "/proxies", params(ListParameters),
+    responses((status = 200, body = List<Proxy>), (status = 400, body = Problem)))]
+pub(crate) async fn list(
+    State(app): State<App>,
+    Parameters(parameters): Parameters<ListParameters>,
+) -> Result<Json<List<Proxy>>, ApiError> {
+    let page = parameters.page()?;
     let now = Instant::now();
     let current = *app.store.watch_revision().borrow();
     let workers = app.proxies.connected(now);
     let is_same = |a: &(WorkerId, Worker), b: &(WorkerId, Worker)| {
         a.0.instance == b.0.instance && a.0.profile == b.0.profile
     };
-    let items =
-        workers.chunk_by(is_same).filter_map(|workers| proxy(workers, current, now)).collect();
-    Json(List { items, next: None })
+    let items = workers
+        .chunk_by(is_same)
+        .filter_map(|workers| proxy(workers, current, now))
+        .filter(|proxy| page.after.as_ref().is_none_or(|after| proxy.cursor() > *after))
+        .collect();
+    Ok(Json(List::cut(items, &page, Proxy::cursor)))
+}
+
+impl Proxy {
+    /// Returns its place in the list, which is sorted by instance and then by profile.
+    fn cursor(&self) -> String {
+        format!("{} {}", self.instance, self.profile)
+    }
 }
 
 fn proxy(workers: &[(WorkerId, Worker)], current_revision: u64, now: Instant) -> Option<Proxy> {

@@ -3,14 +3,14 @@
 use std::collections::BTreeMap;
 
 use axum::Json;
-use axum::extract::{Path, State};
+use axum::extract::State;
 use axum::http::StatusCode;
 use latchkey_filter::profile::keys::KeyRules;
 use latchkey_protocol::right::EVERY;
 use serde::Deserialize;
 use utoipa::ToSchema;
 
-use super::extract::{Body, Parameters};
+use super::extract::{Body, Parameters, Path};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::error::{ApiError, Problem};
@@ -119,6 +119,11 @@ fn check(resource: &Resource, rules: &KeyRules) -> Result<(), ApiError> {
             }
             Relation::Some(names) => {
                 for (index, name) in names.iter().enumerate() {
+                    if name == EVERY {
+                        let message = "expected the name of one resource; for any, say `\"*\"` \
+                                       in place of the list";
+                        return Err(ApiError::field(&format!("{at}[{index}]"), message));
+                    }
                     rules
                         .check_resource(name)
                         .map_err(|message| ApiError::field(&format!("{at}[{index}]"), message))?;

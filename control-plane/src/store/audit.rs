@@ -58,10 +58,11 @@ pub(crate) fn list(
     after: i64,
     page: &Page,
 ) -> Result<Vec<AuditEntry>, StoreError> {
-    let mut statement = connection.prepare_cached(
+    let condition = if account.is_some() { "account = ?2" } else { "?2 IS NULL" };
+    let mut statement = connection.prepare_cached(&format!(
         "SELECT id, at_ms, actor, origin, account, action, subject, details FROM audit
-         WHERE id > ?1 AND (?2 IS NULL OR account = ?2) ORDER BY id LIMIT ?3",
-    )?;
+         WHERE id > ?1 AND {condition} ORDER BY id LIMIT ?3"
+    ))?;
     let mut rows = statement.query(params![after, account, page.sql_limit()])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {

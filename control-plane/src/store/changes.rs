@@ -39,6 +39,11 @@ pub(super) fn last(connection: &Connection) -> Result<Revision, StoreError> {
     Ok(connection.query_row(sql, [], read_revision)?)
 }
 
+fn last_with_time(connection: &Connection) -> Result<(Revision, i64), StoreError> {
+    let sql = "SELECT revision, mark, at_ms FROM changes ORDER BY revision DESC LIMIT 1";
+    Ok(connection.query_row(sql, [], |row| Ok((read_revision(row)?, row.get(2)?)))?)
+}
+
 /// Appends a change with the tokens that it touches, and returns its number.
 pub(super) fn append(
     transaction: &Transaction<'_>,
@@ -66,12 +71,11 @@ pub(super) fn append(
 pub(crate) fn snapshot(
     connection: &Connection,
     profile: &str,
-    now_ms: i64,
 ) -> Result<(Revision, Vec<TokenRow>), StoreError> {
-    let revision = last(connection)?;
+    let (revision, at_ms) = last_with_time(connection)?;
     let sql = format!("{USABLE} ORDER BY tokens.hash");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![profile, now_ms])?;
+    let mut rows = statement.query(params![profile, at_ms])?;
     let mut tokens = Vec::new();
     while let Some(row) = rows.next()? {
         tokens.push(read_token(row)?);
@@ -84,9 +88,8 @@ pub(crate) fn changed_since(
     connection: &Connection,
     profile: &str,
     after: Revision,
-    now_ms: i64,
 ) -> Result<Changed, StoreError> {
-    let revision = last(connection)?;
+    let (revision, at_ms) = last_with_time(connection)?;
     let known = connection
         .query_row(
             "SELECT revision, mark FROM changes WHERE revision = ?1",
@@ -114,7 +117,7 @@ pub(crate) fn changed_since(
     let mut find = connection.prepare_cached(&sql)?;
     let (mut usable, mut removed) = (Vec::new(), Vec::new());
     for hash in hashes {
-        let mut rows = find.query(params![profile, now_ms, hash.as_bytes()])?;
+        let mut rows = find.query(params![profile, at_ms, hash.as_bytes()])?;
         match rows.next()? {
             Some(row) => usable.push(read_token(row)?),
             None => removed.push(hash),
@@ -150,7 +153,8 @@ fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
-/// Tokens that a filter of profile ?1 may take for good at time ?2.
+/// Tokens of profile ?1 that are usable as of time ?2: that of a change, so that a snapshot depends
+/// on its revision alone. What expires later, filters find out by themselves.
 const USABLE: &str = "
     SELECT tokens.hash, keys.id, keys.kind, keys.account, keys.rules, keys.allowed_networks,
            CASE

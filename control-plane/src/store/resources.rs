@@ -21,7 +21,7 @@ pub(crate) struct Resource {
 
 /// Where a relation may point.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged)]
+#[serde(untagged, expecting = "expected `\"*\"` or a list of resources")]
 pub(crate) enum Relation {
     /// `"*"`: at any content type.
     Any(String),

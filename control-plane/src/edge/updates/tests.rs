@@ -12,6 +12,7 @@ const PROFILE: &str = "flotiq";
 /// A store with an account, and all tokens that it ever had.
 struct World {
     store: Store,
+    snapshots: Snapshots,
     _folder: tempfile::TempDir,
     profile: Profile,
     keys: Vec<String>,
@@ -48,7 +49,14 @@ impl World {
         let profile = Profile::parse(SHIPPED[0].1).unwrap();
         let store = Store::open(folder.path()).unwrap();
         let plans = profile.plans.clone();
-        let world = Self { store, _folder: folder, profile, keys: vec![], tokens: vec![] };
+        let world = Self {
+            store,
+            snapshots: Snapshots::default(),
+            _folder: folder,
+            profile,
+            keys: vec![],
+            tokens: vec![],
+        };
         world.change(move |change| plans::install(change, PROFILE, &plans)).await.unwrap();
         world.make_account().await;
         world
@@ -141,7 +149,7 @@ impl World {
     }
 
     async fn snapshot(&self) -> Replica {
-        let snapshot = Snapshots::default().make(&self.store, PROFILE).await.unwrap();
+        let snapshot = self.snapshots.recent(&self.store, PROFILE, Duration::ZERO).await.unwrap();
         let mut replica = Replica::empty(snapshot.revision);
         for page in &snapshot.pages {
             replica.add(serde_json::from_slice(page).unwrap()).unwrap();
@@ -151,16 +159,15 @@ impl World {
 
     async fn catch_up(&self, replica: &mut Replica) {
         let after = replica.revision();
-        let changed = self
-            .store
-            .read(move |db| changes::changed_since(db, PROFILE, after, Time::now().as_ms()))
-            .await
-            .unwrap();
+        let changed =
+            self.store.read(move |db| changes::changed_since(db, PROFILE, after)).await.unwrap();
         let Changed::Tokens { revision, usable, removed } = changed else {
             panic!("a gap after {after}");
         };
         if revision != after {
-            let update = update(revision, Some(after), (0, 1), usable, removed);
+            let mut draft = Draft::default();
+            usable.into_iter().for_each(|row| draft.add(row));
+            let update = draft.finish(revision, Some(after), (0, 1), removed);
             replica.apply_delta(after, update).unwrap();
         }
     }
@@ -202,8 +209,7 @@ async fn revision_of_another_history_is_a_gap() {
         Revision { number: held.number + 1, ..held },
         Revision { number: u64::MAX, ..held },
     ] {
-        let changed =
-            world.store.read(move |db| changes::changed_since(db, PROFILE, after, 0)).await;
+        let changed = world.store.read(move |db| changes::changed_since(db, PROFILE, after)).await;
         assert!(matches!(changed, Ok(Changed::Gap)), "{after}");
     }
 }
@@ -221,4 +227,47 @@ async fn change_that_is_refused_leaves_no_trace() {
     assert!(refused.is_err());
     assert_eq!(*world.store.watch_revision().borrow(), before);
     assert!(world.store.read(|db| accounts::get(db, "acme")).await.is_ok());
+}
+
+/// Filters that take in several pages used to push each other's snapshot out with every change.
+#[tokio::test]
+async fn snapshot_that_is_being_taken_in_outlives_changes() {
+    let mut world = World::new().await;
+    let first = world.snapshots.recent(&world.store, PROFILE, Duration::ZERO).await.unwrap();
+    for _ in 0..MAX_KEPT - 1 {
+        world.make(Step::Create).await;
+        let newer = world.snapshots.recent(&world.store, PROFILE, Duration::ZERO).await.unwrap();
+        assert_ne!(newer.revision, first.revision);
+        assert!(world.snapshots.find(PROFILE, |kept| kept.revision == first.revision).is_some());
+    }
+}
+
+/// Few keys with many rules used to make a page that no filter could take in.
+#[test]
+fn pages_are_bounded_in_bytes() {
+    let rules = |key: u32| -> Vec<Rule> {
+        (0..500)
+            .map(|rule| Rule {
+                resource: format!("{}{key}_{rule}", "x".repeat(50)),
+                actions: ["read", "create", "update", "delete"].map(str::to_owned).to_vec(),
+            })
+            .collect()
+    };
+    let tokens = (0..300_u32).map(|key| TokenRow {
+        hash: KeyHash::of(&key.to_le_bytes()),
+        key: format!("key_{key}"),
+        kind: KeyKind::UserDefined,
+        account: "acme".to_owned(),
+        rights: RightSet::from(rules(key)),
+        networks: vec![],
+        expires_at_ms: None,
+    });
+    let pages = pages(Revision { number: 1, mark: 1 }, tokens.collect()).unwrap();
+    assert!(pages.len() > 3);
+    let mut count = 0;
+    for page in pages {
+        assert!(page.len() < 8 << 20, "{} bytes", page.len());
+        count += serde_json::from_slice::<Update>(&page).unwrap().tokens.hashes.len();
+    }
+    assert_eq!(count, 300);
 }
