@@ -5,6 +5,12 @@ SHELL := bash
 .DEFAULT_GOAL := help
 MAKEFLAGS += --no-print-directory
 
+# What is built is looked for there, by make and by the tests.
+export CARGO_TARGET_DIR := $(CURDIR)/target
+
+# Oldest minor version of Rust 1 that builds the project.
+RUST_MINOR := 95
+
 # Versions of Envoy to test with, oldest first; ENVOY=/path/to/envoy takes that one instead.
 ENVOY_VERSIONS ?= 1.36.4 1.40.0
 
@@ -31,8 +37,9 @@ build: needs-cargo ## Builds the filter's module, the control plane and the test
 test: build ## Runs every test, against the oldest and the newest Envoy
 	@cargo test --quiet --workspace --lib --bins
 	@for envoy in $(if $(ENVOY),"$(ENVOY)",$(ENVOY_VERSIONS)); do \
-	  echo "tests: end to end, with Envoy $$envoy"; \
-	  ENVOY="$$([ -x "$$envoy" ] && echo "$$envoy" || envoy/fetch.sh "$$envoy")" cargo test --workspace --test e2e; \
+	  if [ ! -x "$$envoy" ]; then envoy="$$(envoy/fetch.sh "$$envoy")"; fi; \
+	  echo "tests: end to end, with $$("$$envoy" --version | sed -n 's|.*version: [0-9a-f]*/\([0-9.]*\)/.*|Envoy \1|p')"; \
+	  ENVOY="$$envoy" cargo test --workspace --test e2e; \
 	done
 
 .PHONY: lint
@@ -41,7 +48,7 @@ lint: needs-cargo $(LINT_BIN)/.done ## Checks form, common mistakes, documentati
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	@filter/build.sh clippy
 	@RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
-	@$(LINT_BIN)/shellcheck filter/build.sh envoy/fetch.sh .ci/run
+	@$(LINT_BIN)/shellcheck filter/build.sh envoy/fetch.sh .ci/run .ci/venv
 	@$(LINT_BIN)/yamllint --strict --config-file .yamllint envoy
 	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml 2>/dev/null || { echo "lint: run '$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml'"; exit 1; }
 	@$(LINT_BIN)/typos
@@ -63,10 +70,10 @@ clean: ## Removes what was built and fetched, and the demo's data
 
 .PHONY: needs-cargo
 needs-cargo:
-	@command -v cargo >/dev/null || { echo "latchkey: install Rust 1.95 or later (https://rustup.rs), then try again"; exit 1; }
+	@minor="$$(rustc --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')"; [ "$${minor:-0}" -ge $(RUST_MINOR) ] \
+	  || { echo "latchkey: install Rust 1.$(RUST_MINOR) or later (https://rustup.rs), then try again"; exit 1; }
 	@command -v cc >/dev/null || { echo "latchkey: install a C compiler (Debian: apt-get install gcc libc6-dev), then try again"; exit 1; }
 
 $(LINT_BIN)/.done: Makefile
-	@command -v python3 >/dev/null || { echo "lint: install python3 with venv, then try again"; exit 1; }
-	@rm -rf .tools/lint && python3 -m venv .tools/lint && $(LINT_BIN)/pip install --quiet --disable-pip-version-check $(LINTERS)
+	@.ci/venv .tools/lint $(LINTERS)
 	@touch $@

