@@ -191,6 +191,8 @@ async fn scoped_key_gets_at_nothing_through_a_side_door() {
         ("GET", "/api/v1/search?content_type[0]=posts&content_type[1]=other", 403, 200),
         ("GET", "/api/v1/search?content_type=other", 403, 200),
         ("GET", "/api/v1/search?content_type[]=posts&hydrate=1", 403, 200),
+        ("GET", "/api/v1/search?content_type[]=posts&content[type=other", 400, 400),
+        ("GET", "/api/v1/search?content_type[]=posts&content_type[][]=posts", 400, 400),
         ("POST", "/api/graphql", 403, 200),
         ("GET", "/api/v2/graphql?query=%7Bposts%7Bid%7D%7D", 403, 200),
         ("POST", "/api/v1/content/posts/batch?updateExisting=true", 200, 403),

@@ -28,7 +28,8 @@ async fn start(folder: &Path, name: &str, data: &str) -> Demo {
         command.env("DATA_DIR", folder.join(data)).env("ENVOY_WORKERS", "1");
         command.env_remove("OPERATOR_TOKEN").env_remove("LATCHKEY_OPERATOR_TOKEN");
     })
-    .unwrap();
+    .unwrap()
+    .with_children();
     let log = folder.join(format!("{name}.log"));
     let said = wait::until("the demo", wait::START, async || {
         std::fs::read_to_string(&log).ok().filter(|said| said.contains("Ctrl-C ends everything"))

@@ -1,9 +1,10 @@
 //! The management API: what operators and their tools rely on.
 
 use std::path::Path;
+use std::time::{Duration, Instant};
 
 use latchkey_tests::stack::Folder;
-use latchkey_tests::{ControlPlane, Response, http, ports};
+use latchkey_tests::{ControlPlane, Response, http, ports, wait};
 use serde_json::{Value, json};
 
 async fn start() -> (ControlPlane, Folder) {
@@ -213,6 +214,7 @@ async fn bad_input_is_400_and_names_the_field() {
         ("GET", "/accounts?limit=0", Value::Null, "limit"),
         ("GET", "/accounts?limit=many", Value::Null, "limit"),
         ("GET", "/audit?after=x", Value::Null, "after"),
+        ("GET", "/proxies?limit=x", Value::Null, "limit"),
     ] {
         let answer = control_plane.api(method, path, &body).await.unwrap();
         assert_problem(&answer, 400, Some(field));
@@ -227,6 +229,7 @@ async fn bad_input_is_400_and_names_the_field() {
         ("GET", "/nothing/here", Value::Null, 404),
         ("PUT", "/accounts", json!({}), 405),
         ("POST", "/accounts", json!([1]), 400),
+        ("GET", "/accounts/%ff", Value::Null, 400),
     ] {
         let answer = control_plane.api(method, path, &body).await.unwrap();
         assert_problem(&answer, status, None);
@@ -412,6 +415,33 @@ async fn everything_is_there_again_after_a_restart() {
     assert_eq!(get(&control_plane, "/accounts/acme/keys").await, before);
 }
 
+/// A poll that waits for a change does not hold up the end.
+#[tokio::test]
+async fn service_ends_at_once_while_filters_wait() {
+    let (mut control_plane, _folder) = start().await;
+    let edge_token = format!("Bearer {}", control_plane.edge_token().unwrap());
+    let base = format!("http://127.0.0.1:{}", control_plane.port);
+    let poll = format!("{base}/edge/v1/updates?profile=flotiq&instance=i&worker=w");
+    let headers = [("authorization", edge_token.as_bytes())];
+    let snapshot = http::send("GET", &poll, &headers, b"").await.unwrap().json();
+    let revision = snapshot["revision"].as_str().unwrap().to_owned();
+    let waiting = tokio::spawn(async move {
+        let url = format!("{poll}&after={revision}&wait_ms=25000");
+        let headers = [("authorization", edge_token.as_bytes())];
+        http::send("GET", &url, &headers, b"").await
+    });
+    wait::until("the open poll", wait::LONG, async || {
+        let metrics = http::send("GET", &format!("{base}/metrics"), &[], b"").await.ok()?;
+        metrics.text().contains("latchkey_open_polls 1").then_some(())
+    })
+    .await
+    .unwrap();
+    let begin = Instant::now();
+    assert!(control_plane.stop().await.unwrap().success());
+    assert!(begin.elapsed() < Duration::from_secs(4), "{:?}", begin.elapsed());
+    assert_eq!(waiting.await.unwrap().unwrap().status, 204);
+}
+
 #[tokio::test]
 async fn two_control_planes_do_not_share_a_folder() {
     let (control_plane, folder) = start().await;
@@ -448,6 +478,12 @@ async fn document_describes_every_route() {
         listed.sort_unstable();
         expected.sort_unstable();
         assert_eq!(listed, expected, "{path}");
+        let concrete = path.replace("{account}", "acme").replace(['{', '}'], "");
+        for method in item.keys() {
+            let url = format!("http://127.0.0.1:{}/api/v1{concrete}", control_plane.port);
+            let answer = http::send(&method.to_uppercase(), &url, &[], b"").await.unwrap();
+            assert_problem(&answer, 401, None);
+        }
         for operation in item.values() {
             assert!(operation["summary"].is_string() || operation["description"].is_string());
         }

@@ -7,7 +7,7 @@ use hyper::body::Bytes;
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
 use latchkey_tests::http::{pooled_client, send_pooled};
-use latchkey_tests::{Stack, wait};
+use latchkey_tests::{Envoy, Stack, http, wait};
 use serde_json::{Value, json};
 
 /// The promise.
@@ -114,37 +114,53 @@ async fn removed_account_takes_its_keys_with_it() {
     assert_eq!(status().await, 401);
 }
 
-/// More keys than a page of a snapshot holds, taken in by a fresh Envoy.
+/// More than a page of a snapshot holds, taken in by a fresh Envoy while there are changes.
 #[tokio::test]
 async fn snapshot_of_several_pages_is_taken_in_whole() {
     let mut stack = Stack::start(&["flotiq"]).await.unwrap();
     stack.control_plane.create_account("acme", "flotiq").await.unwrap();
-    let key = json!({"name": "k", "rules": [{"resource": "posts", "actions": ["read"]}]});
-    let first = stack.control_plane.create_key("acme", &key).await.unwrap();
-    stack.control_plane.stop().await.unwrap();
-    crowd(&stack.control_plane.data.join("latchkey.db"), &first.id, 45_000);
-    stack.control_plane.run().await.unwrap();
-    let last = stack.control_plane.create_key("acme", &key).await.unwrap();
+    let mut keys = Vec::new();
+    for index in 0..200 {
+        let key = key_with_many_rules(index);
+        keys.push(stack.control_plane.create_key("acme", &key).await.unwrap());
+    }
     stack.envoy.stop().await.unwrap();
     let options = stack.envoy.options.clone();
-    stack.envoy = latchkey_tests::Envoy::start(options, stack.folder.path()).await.unwrap();
-    for token in [&first.token, &last.token] {
-        let headers = [("x-auth-token", token.as_str())];
-        let path = "/api/v1/content/posts";
-        let answer = stack.send("flotiq", "GET", path, &headers).await.unwrap();
+    let starting = Envoy::start(options, stack.folder.path());
+    let changing = async {
+        for index in 200..220 {
+            let key = key_with_many_rules(index);
+            keys.push(stack.control_plane.create_key("acme", &key).await.unwrap());
+        }
+    };
+    let (envoy, ()) = tokio::join!(starting, changing);
+    stack.envoy = envoy.unwrap();
+    stack.wait_until_in_force().await.unwrap();
+    for key in &keys {
+        let headers = [("x-auth-token", key.token.as_str())];
+        let answer = stack.send("flotiq", "GET", "/api/v1/content/posts", &headers).await.unwrap();
         assert_eq!(answer.status, 200, "{}", stack.envoy.log());
     }
-    let statistics = stack.envoy.admin("/stats?filter=latchkey").await.unwrap();
-    assert!(statistics.contains("latchkey_poll_failures: 0"), "{statistics}");
+    let url = format!("http://127.0.0.1:{}/metrics", stack.control_plane.port);
+    let metrics = http::send("GET", &url, &[], b"").await.unwrap().text();
+    let pages =
+        metrics.lines().find_map(|line| line.strip_prefix("latchkey_snapshot_pages_total "));
+    // Three workers started twice; the first time with one page each.
+    assert!(pages.unwrap().parse::<u32>().unwrap() >= 3 + 3 * 2, "{metrics}");
 }
 
-/// Gives a key many more tokens, which nobody knows, directly in the store.
-fn crowd(store: &std::path::Path, key: &str, count: u32) {
-    let sql = format!(
-        "WITH RECURSIVE n(i) AS (SELECT 1 UNION ALL SELECT i + 1 FROM n WHERE i < {count})
-         INSERT INTO tokens (hash, key, hint, created_at_ms)
-         SELECT randomblob(32), '{key}', '…', 0 FROM n;"
-    );
-    let store = rusqlite::Connection::open(store).unwrap();
-    store.execute_batch(&sql).unwrap();
+/// A key with as many rules as the API takes, and one on `posts`.
+fn key_with_many_rules(index: usize) -> Value {
+    let name = |rule: usize| {
+        let digits = format!("{index:04}{rule:04}");
+        let letters: String = digits.bytes().map(|digit| char::from(digit - b'0' + b'a')).collect();
+        format!("{}{letters}", "x".repeat(50))
+    };
+    let mut rules: Vec<Value> = (0..499)
+        .map(|rule| {
+            json!({"resource": name(rule), "actions": ["read", "create", "update", "delete"]})
+        })
+        .collect();
+    rules.push(json!({"resource": "posts", "actions": ["read"]}));
+    json!({"name": "k", "rules": rules})
 }

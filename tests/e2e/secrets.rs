@@ -2,7 +2,7 @@
 
 use std::path::Path;
 
-use latchkey_tests::{Stack, wait};
+use latchkey_tests::{Envoy, Stack, http, wait};
 use serde_json::{Value, json};
 
 #[tokio::test]
@@ -48,6 +48,8 @@ async fn tokens_are_nowhere_but_with_their_holders() {
         }
     }
 
+    answered_by_envoy_itself(&stack, &cms.token).await;
+
     let edge_token = stack.control_plane.edge_token().unwrap();
     let operator_token = stack.control_plane.operator_token.clone();
     let tokens = [&cms.token, &rotated.token, &rag.token, &gone.token, unknown];
@@ -91,6 +93,48 @@ async fn tokens_are_nowhere_but_with_their_holders() {
     assert!(files >= 6, "{files}");
     let log = std::fs::read_to_string(&access_log).unwrap();
     assert!(log.contains("\"decision\":\"permitted\"") && log.contains(&cms.id), "{log}");
+}
+
+/// Requests that Envoy answers before the filter has seen them, or whose client leaves while they
+/// wait: their tokens are still in the path when the access log is written.
+async fn answered_by_envoy_itself(stack: &Stack, token: &str) {
+    let port = stack.port("flotiq").unwrap();
+    let target = format!("/api/v1/content/posts?auth_token={token}");
+    for request in [
+        format!("GET {target} HTTP/1.0\r\n\r\n"),
+        format!(
+            "GET {target} HTTP/1.1\r\nhost: g\r\nupgrade: websocket\r\nconnection: upgrade\r\n\r\n"
+        ),
+        format!("GET {target}#x HTTP/1.1\r\nhost: g\r\nconnection: close\r\n\r\n"),
+        format!("GET {target} HTTP/1.1\r\nhost: g\r\nhost: h\r\nconnection: close\r\n\r\n"),
+        format!("GET {target} HTTP/1.1\r\nhost: g\r\nx: {}\r\n\r\n", "y".repeat(100 << 10)),
+    ] {
+        http::send_raw(port, request.as_bytes()).await.unwrap();
+    }
+}
+
+/// A client that leaves while its request waits for the first snapshot is in the access log too.
+#[tokio::test]
+async fn token_of_a_client_that_leaves_is_not_logged() {
+    let mut stack = Stack::start(&["flotiq"]).await.unwrap();
+    stack.control_plane.kill().unwrap();
+    stack.envoy.kill().unwrap();
+    let options = stack.envoy.options.clone();
+    stack.envoy = Envoy::start(options, stack.folder.path()).await.unwrap();
+    let url = format!(
+        "http://127.0.0.1:{}/api/v1/content/posts?auth_token=ftq_aTokenThatIsInAQueryString00",
+        stack.port("flotiq").unwrap()
+    );
+    let leaving = tokio::spawn(async move { http::send("GET", &url, &[], b"").await });
+    wait::pause(std::time::Duration::from_millis(300)).await;
+    leaving.abort();
+    let access_log = stack.folder.path().join("access.log");
+    let log = wait::until("the access log", wait::LONG, async || {
+        std::fs::read_to_string(&access_log).ok().filter(|log| log.contains("/content/posts"))
+    })
+    .await
+    .unwrap();
+    assert!(!log.contains("ftq_"), "{log}");
 }
 
 fn for_each_file(folder: &Path, check: &mut impl FnMut(&Path, &[u8])) {

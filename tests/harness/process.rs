@@ -17,6 +17,7 @@ use crate::wait;
 pub struct Process {
     name: String,
     child: Child,
+    is_parent: bool,
 }
 
 impl Process {
@@ -37,7 +38,14 @@ impl Process {
         command.stdin(Stdio::null()).stdout(log.try_clone()?).stderr(log);
         prepare(&mut command);
         let child = command.spawn().with_context(|| format!("cannot start {name}"))?;
-        Ok(Self { name: name.to_owned(), child })
+        Ok(Self { name: name.to_owned(), child, is_parent: false })
+    }
+
+    /// Says that the program has started others, which only it can end: it is asked to, always.
+    #[must_use]
+    pub fn with_children(mut self) -> Self {
+        self.is_parent = true;
+        self
     }
 
     /// Returns the process id.
@@ -96,7 +104,10 @@ impl Process {
 impl Drop for Process {
     fn drop(&mut self) {
         if matches!(self.child.try_wait(), Ok(None)) {
-            let _ = self.child.kill();
+            let is_asked = self.is_parent && self.signal(Signal::SIGTERM).is_ok();
+            if !is_asked {
+                let _ = self.child.kill();
+            }
             let _ = self.child.wait();
         }
     }

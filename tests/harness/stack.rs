@@ -44,12 +44,19 @@ impl Folder {
     }
 }
 
+impl Folder {
+    /// Leaves the folder where it is, and says where.
+    pub fn keep(&mut self) {
+        if let Some(folder) = self.0.take() {
+            eprint_path(&folder.keep());
+        }
+    }
+}
+
 impl Drop for Folder {
     fn drop(&mut self) {
-        if let Some(folder) = self.0.take()
-            && std::thread::panicking()
-        {
-            eprint_path(&folder.keep());
+        if std::thread::panicking() {
+            self.keep();
         }
     }
 }
@@ -78,10 +85,26 @@ impl Stack {
         profiles: &[&str],
         change: impl FnOnce(&mut EnvoyOptions),
     ) -> anyhow::Result<Self> {
-        let folder = Folder::new()?;
-        let data = folder.path().join("data");
-        let control_plane =
-            ControlPlane::start(ports::free()?, &data, folder.path(), None, &[]).await?;
+        let mut folder = Folder::new()?;
+        let assembled = Self::assemble(profiles, change, folder.path()).await;
+        match assembled {
+            Ok((control_plane, upstream, envoy)) => {
+                Ok(Self { control_plane, upstream, envoy, folder })
+            }
+            Err(error) => {
+                folder.keep();
+                Err(error)
+            }
+        }
+    }
+
+    async fn assemble(
+        profiles: &[&str],
+        change: impl FnOnce(&mut EnvoyOptions),
+        folder: &Path,
+    ) -> anyhow::Result<(ControlPlane, Upstream, Envoy)> {
+        let data = folder.join("data");
+        let control_plane = ControlPlane::start(ports::free()?, &data, folder, None, &[]).await?;
         let upstream = Upstream::start(ports::free()?).await?;
         let mut options = EnvoyOptions {
             gateways: Vec::new(),
@@ -98,10 +121,10 @@ impl Stack {
             options.gateways.push(((*profile).to_owned(), ports::free()?));
         }
         change(&mut options);
-        let envoy = Envoy::start(options, folder.path()).await?;
-        let stack = Self { control_plane, upstream, envoy, folder };
-        stack.wait_until_in_force().await?;
-        Ok(stack)
+        let workers = workers(&options)?;
+        let envoy = Envoy::start(options, folder).await?;
+        control_plane.wait_until_in_force(workers).await?;
+        Ok((control_plane, upstream, envoy))
     }
 
     /// Waits until every worker holds the last change.
@@ -110,10 +133,7 @@ impl Stack {
     ///
     /// If that does not come true.
     pub async fn wait_until_in_force(&self) -> anyhow::Result<()> {
-        let options = &self.envoy.options;
-        let gateways = u64::try_from(options.gateways.len())?;
-        // Each worker has a VM, and so has the main thread.
-        let workers = gateways * (u64::from(options.workers) + 1);
+        let workers = workers(&self.envoy.options)?;
         self.control_plane.wait_until_in_force(workers).await
     }
 
@@ -145,4 +165,9 @@ impl Stack {
             headers.iter().map(|&(name, value)| (name, value.as_bytes())).collect();
         http::send(method, &url, &headers, b"").await
     }
+}
+
+/// Returns how many Wasm VMs poll: for each gateway one per worker, and one on the main thread.
+fn workers(options: &EnvoyOptions) -> anyhow::Result<u64> {
+    Ok(u64::try_from(options.gateways.len())? * (u64::from(options.workers) + 1))
 }
