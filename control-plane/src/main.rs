@@ -8,6 +8,7 @@
 //! the store's revision wakes the polls in `edge/updates.rs` → the filters.
 
 mod api;
+mod app;
 mod cli;
 mod credentials;
 mod edge;

@@ -1,14 +1,12 @@
 //! Every route of the service in one table.
 
 use std::net::SocketAddr;
-use std::sync::Arc;
 
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing};
-use tokio::sync::watch;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -16,27 +14,12 @@ use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
 use crate::api::{accounts, audit, keys, plans, proxies, resources};
+use crate::app::App;
 use crate::credentials::Credential;
-use crate::edge::updates::{self, Snapshots};
+use crate::edge::updates;
 use crate::error::ApiError;
-use crate::metrics::{Metrics, StatusLabel};
-use crate::profiles::Profiles;
-use crate::proxies::Proxies;
-use crate::store::{Store, plans as stored_plans};
-
-/// What all handlers share.
-#[derive(Clone)]
-pub(crate) struct App {
-    pub(crate) store: Store,
-    pub(crate) profiles: Arc<Profiles>,
-    pub(crate) proxies: Arc<Proxies>,
-    pub(crate) snapshots: Arc<Snapshots>,
-    pub(crate) metrics: Arc<Metrics>,
-    pub(crate) operator: Credential,
-    pub(crate) edge: Credential,
-    /// Becomes true when the service is told to stop, so that nothing waits on.
-    pub(crate) stopping: watch::Receiver<bool>,
-}
+use crate::metrics::StatusLabel;
+use crate::store::plans as stored_plans;
 
 /// Returns the whole service.
 pub(crate) fn router(app: App) -> Router {

@@ -14,11 +14,12 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::app::App;
 use crate::cli::{ServeOptions, say};
 use crate::credentials::{Credential, Provenance};
 use crate::metrics::Metrics;
 use crate::profiles::Profiles;
-use crate::router::{self, App};
+use crate::router;
 use crate::store::{Origin, Store, plans};
 
 /// Runs the service until it is told to stop.

@@ -14,6 +14,9 @@ pub struct Poller {
     replica: Option<Replica>,
     /// The snapshot that is being taken in, and the page that comes next.
     assembling: Option<(Replica, u32)>,
+    /// A snapshot that is in whole, but may be a few seconds old: it is not used before it has been
+    /// brought up to date.
+    catching_up: Option<Replica>,
     /// Whether the replica fits no delta any more; it goes on answering until a snapshot is in.
     needs_snapshot: bool,
     state: State,
@@ -31,7 +34,7 @@ enum State {
 /// What an answer brought.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// A page of a snapshot of several.
+    /// A page of a snapshot, which is not in use yet.
     Page,
     /// Everything up to a revision.
     Applied(Revision),
@@ -58,13 +61,14 @@ impl Poller {
             worker: worker.to_owned(),
             replica: None,
             assembling: None,
+            catching_up: None,
             needs_snapshot: false,
             state: State::Idle { since_ms: 0, wait_ms: 0 },
             failures: 0,
         }
     }
 
-    /// Returns what is known, once a whole snapshot is in.
+    /// Returns what is known, once a whole snapshot is in and up to date.
     #[must_use]
     pub fn replica(&self) -> Option<&Replica> {
         self.replica.as_ref()
@@ -92,14 +96,16 @@ impl Poller {
             page: 0,
             wait_ms: MAX_WAIT_MS,
         };
-        match (&self.assembling, &self.replica) {
-            (Some((assembling, page)), _) => {
-                poll.snapshot = Some(assembling.revision());
-                poll.page = *page;
-            }
-            (None, Some(_)) if self.needs_snapshot => {}
-            (None, Some(replica)) => poll.after = Some(replica.revision()),
-            (None, None) => {}
+        if let Some((assembling, page)) = &self.assembling {
+            poll.snapshot = Some(assembling.revision());
+            poll.page = *page;
+        } else if let Some(replica) = &self.catching_up {
+            poll.after = Some(replica.revision());
+            poll.wait_ms = 0;
+        } else if let Some(replica) = &self.replica
+            && !self.needs_snapshot
+        {
+            poll.after = Some(replica.revision());
         }
         Some(poll)
     }
@@ -122,6 +128,7 @@ impl Poller {
             Err(error) => {
                 self.assembling = None;
                 if let AnswerError::Update(UpdateError::Gap { .. }) = &error {
+                    self.catching_up = None;
                     self.needs_snapshot = true;
                 }
                 self.on_failure(now_ms);
@@ -130,10 +137,13 @@ impl Poller {
         }
     }
 
-    /// Takes in the answer that nothing changed.
-    pub fn on_nothing_new(&mut self, now_ms: u64) {
+    /// Takes in the answer that nothing changed. Returns the revision of a snapshot that is up to
+    /// date with that.
+    pub fn on_nothing_new(&mut self, now_ms: u64) -> Option<Revision> {
         self.failures = 0;
         self.state = State::Idle { since_ms: now_ms, wait_ms: 0 };
+        let replica = self.catching_up.take()?;
+        Some(self.put_into_use(replica))
     }
 
     /// Takes in that there was no answer, or none of use: the next poll waits a little longer with
@@ -163,6 +173,10 @@ impl Poller {
     fn take(&mut self, update: Update) -> Result<Progress, UpdateError> {
         if let Some(base) = update.base {
             let revision = update.revision;
+            if let Some(mut replica) = self.catching_up.take() {
+                replica.apply_delta(base, update)?;
+                return Ok(Progress::Applied(self.put_into_use(replica)));
+            }
             let Some(replica) = &mut self.replica else {
                 return Err(UpdateError::Gap { base, held: revision });
             };
@@ -180,16 +194,22 @@ impl Poller {
         if update.page != expected {
             return Err(UpdateError::Page { found: update.page, expected });
         }
-        let (revision, pages) = (update.revision, update.pages);
+        let pages = update.pages;
         assembling.add(update)?;
         let next = expected.saturating_add(1);
         if next < pages {
             self.assembling = Some((assembling, next));
-            return Ok(Progress::Page);
+        } else {
+            self.catching_up = Some(assembling);
         }
-        self.replica = Some(assembling);
+        Ok(Progress::Page)
+    }
+
+    fn put_into_use(&mut self, replica: Replica) -> Revision {
+        let revision = replica.revision();
+        self.replica = Some(replica);
         self.needs_snapshot = false;
-        Ok(Progress::Applied(revision))
+        revision
     }
 }
 
@@ -226,6 +246,12 @@ mod tests {
         poller.on_update(0, json.as_bytes())
     }
 
+    /// Takes in a snapshot of one page, and that nothing has changed since.
+    fn take_snapshot(poller: &mut Poller, revision: u64) {
+        take(poller, &update(None, revision, 0, 1)).unwrap();
+        assert_eq!(poller.on_nothing_new(0).map(|revision| revision.number), Some(revision));
+    }
+
     fn held(poller: &Poller) -> Option<u64> {
         poller.replica().map(|replica| replica.revision().number)
     }
@@ -240,8 +266,23 @@ mod tests {
         take(&mut poller, &update(None, 5, 1, 3)).unwrap();
         assert_eq!(held(&poller), None);
         take(&mut poller, &update(None, 5, 2, 3)).unwrap();
+        assert_eq!(held(&poller), None);
+        poller.on_nothing_new(0);
         assert_eq!(held(&poller), Some(5));
         assert_eq!(poller.poll(0).unwrap().after.map(|r| r.number), Some(5));
+    }
+
+    /// A gateway that had just started used to refuse a key that was made a moment before.
+    #[test]
+    fn snapshot_is_not_used_before_it_is_up_to_date() {
+        let mut poller = Poller::new("p", "i", "w");
+        take(&mut poller, &update(None, 5, 0, 1)).unwrap();
+        assert_eq!(held(&poller), None);
+        let next = poller.poll(0).unwrap();
+        assert_eq!((next.after.map(|r| r.number), next.wait_ms), (Some(5), 0));
+        take(&mut poller, &update(Some(5), 8, 0, 1)).unwrap();
+        assert_eq!(held(&poller), Some(8));
+        assert_eq!(poller.poll(0).unwrap().wait_ms, MAX_WAIT_MS);
     }
 
     #[test]
@@ -252,7 +293,7 @@ mod tests {
         let next = poller.poll(1_000).unwrap();
         assert_eq!((next.snapshot, next.after), (None, None));
         assert!(take(&mut poller, &update(None, 6, 1, 2)).is_err());
-        take(&mut poller, &update(None, 7, 0, 1)).unwrap();
+        take_snapshot(&mut poller, 7);
         assert_eq!(held(&poller), Some(7));
     }
 
@@ -260,13 +301,15 @@ mod tests {
     fn gap_asks_for_a_snapshot_and_keeps_what_is_known() {
         let mut poller = Poller::new("p", "i", "w");
         assert!(take(&mut poller, &update(Some(1), 2, 0, 1)).is_err());
-        take(&mut poller, &update(None, 5, 0, 1)).unwrap();
+        take_snapshot(&mut poller, 5);
         take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
         assert!(take(&mut poller, &update(Some(8), 9, 0, 1)).is_err());
         assert_eq!(poller.replica().map(Replica::len), Some(1));
         let next = poller.poll(1_000).unwrap();
         assert_eq!((next.after, next.snapshot), (None, None));
         take(&mut poller, &update(None, 9, 0, 1)).unwrap();
+        assert_eq!(held(&poller), Some(6), "the old one answers until the new one is up to date");
+        poller.on_nothing_new(1_000);
         assert_eq!(held(&poller), Some(9));
     }
 
@@ -274,7 +317,7 @@ mod tests {
     #[test]
     fn same_delta_twice_is_no_gap() {
         let mut poller = Poller::new("p", "i", "w");
-        take(&mut poller, &update(None, 5, 0, 1)).unwrap();
+        take_snapshot(&mut poller, 5);
         take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
         take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
         assert_eq!(poller.poll(0).unwrap().after.map(|r| r.number), Some(6));
@@ -283,7 +326,7 @@ mod tests {
     #[test]
     fn unreadable_answer_changes_nothing() {
         let mut poller = Poller::new("p", "i", "w");
-        take(&mut poller, &update(None, 5, 0, 1)).unwrap();
+        take_snapshot(&mut poller, 5);
         for body in ["", "{", "null", "{}", "\u{0}"] {
             assert!(take(&mut poller, body).is_err(), "{body}");
             assert_eq!(held(&poller), Some(5));

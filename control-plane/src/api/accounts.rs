@@ -12,8 +12,8 @@ use utoipa::ToSchema;
 use super::extract::{Body, Parameters, Path, present};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
+use crate::app::App;
 use crate::error::{ApiError, Problem};
-use crate::router::App;
 use crate::store::{self, Account, AccountPatch, NewAccount, NewKey, Origin};
 use crate::token;
 
@@ -75,7 +75,7 @@ pub(crate) async fn create(
     }
     fields.name("name", &body.name);
     fields.finish()?;
-    let profile = profile(&app, &body.profile)?;
+    let profile = app.profile(&body.profile)?;
     let new = NewAccount {
         id: body.id.unwrap_or_else(|| token::new_id("acc_").to_lowercase()),
         name: body.name,
@@ -138,17 +138,6 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     app.store.change(origin, move |change| store::accounts::delete(change, &id)).await?;
     Ok(StatusCode::NO_CONTENT)
-}
-
-/// Returns the profile of a name that a request gave.
-pub(super) fn profile<'a>(app: &'a App, name: &str) -> Result<&'a Profile, ApiError> {
-    match app.profiles.get(name) {
-        Some(installed) => Ok(&installed.profile),
-        None => {
-            let message = format!("expected one of {}, found `{name}`", app.profiles.names());
-            Err(ApiError::field("profile", message))
-        }
-    }
 }
 
 /// Returns the two keys that an account of a profile has from birth, if it has any.

@@ -8,8 +8,8 @@ use utoipa::IntoParams;
 
 use super::extract::{Parameters, non_empty};
 use super::lists::{List, ListParameters};
+use crate::app::App;
 use crate::error::{ApiError, Problem};
-use crate::router::App;
 use crate::store::{self, AuditEntry};
 
 /// Which entries.

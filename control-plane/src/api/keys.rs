@@ -3,18 +3,16 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use latchkey_filter::profile::keys::KeyRules;
 use latchkey_protocol::right::EVERY;
 use latchkey_protocol::{KeyKind, Limit, PlainToken, Rule};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::accounts::profile;
 use super::extract::{Body, Parameters, Path, nullable, present};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
+use crate::app::App;
 use crate::error::{ApiError, Problem};
-use crate::router::App;
 use crate::store::{self, Key, KeyPatch, NewKey, Origin};
 use crate::time::Time;
 use crate::token;
@@ -111,7 +109,7 @@ pub(crate) async fn create(
     origin: Origin,
     Body(body): Body<CreateKey>,
 ) -> Result<TokenAnswer, ApiError> {
-    let rules_of_profile = key_rules(&app, &account).await?;
+    let rules_of_profile = app.key_rules(&account).await?;
     let mut fields = Fields::default();
     let rules = match body.rules {
         Some(rules) => rules,
@@ -175,7 +173,7 @@ pub(crate) async fn edit(
     origin: Origin,
     Body(body): Body<EditKey>,
 ) -> Result<Json<Key>, ApiError> {
-    let rules_of_profile = key_rules(&app, &account).await?;
+    let rules_of_profile = app.key_rules(&account).await?;
     let mut fields = Fields::default();
     if let Some(name) = &body.name {
         fields.name("name", name);
@@ -242,7 +240,7 @@ pub(crate) async fn regenerate(
         return Err(ApiError::field("grace_seconds", message));
     }
     let grace_ms = i64::from(body.grace_seconds) * 1000;
-    let token = token::generate(&key_rules(&app, &account).await?.token);
+    let token = token::generate(&app.key_rules(&account).await?.token);
     let minted = token::minted(&token);
     let key = app
         .store
@@ -292,13 +290,6 @@ async fn set_suspended(
         })
         .await?;
     Ok(Json(key))
-}
-
-/// Returns what the profile of an account says of keys.
-pub(super) async fn key_rules<'a>(app: &'a App, account: &str) -> Result<&'a KeyRules, ApiError> {
-    let account = account.to_owned();
-    let account = app.store.read(move |db| store::accounts::get(db, &account)).await?;
-    Ok(&profile(app, &account.profile)?.keys)
 }
 
 fn check_texts(fields: &mut Fields, environment: Option<&str>, note: Option<&str>) {

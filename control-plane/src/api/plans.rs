@@ -10,8 +10,8 @@ use utoipa::ToSchema;
 use super::extract::{Body, Parameters, Path};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
+use crate::app::App;
 use crate::error::{ApiError, Problem};
-use crate::router::App;
 use crate::store::{self, Origin, Plan};
 
 /// A plan to make or replace.

@@ -9,9 +9,9 @@ use utoipa::ToSchema;
 
 use super::extract::Parameters;
 use super::lists::{List, ListParameters};
+use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::proxies::{Worker, WorkerId};
-use crate::router::App;
 
 /// A connected Envoy, as far as one profile is concerned.
 #[derive(Debug, Serialize, ToSchema)]

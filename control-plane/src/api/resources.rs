@@ -13,8 +13,8 @@ use utoipa::ToSchema;
 use super::extract::{Body, Parameters, Path};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
+use crate::app::App;
 use crate::error::{ApiError, Problem};
-use crate::router::App;
 use crate::store::{self, Origin, Relation, Resource};
 
 /// A resource to make or replace.
@@ -66,7 +66,7 @@ pub(crate) async fn put(
     origin: Origin,
     Body(body): Body<PutResource>,
 ) -> Result<(StatusCode, Json<Resource>), ApiError> {
-    let rules = super::keys::key_rules(&app, &account).await?;
+    let rules = app.key_rules(&account).await?;
     if let Some(other) = body.name.filter(|other| *other != name) {
         let message = format!("expected `{name}`, as in the path, found `{other}`");
         return Err(ApiError::field("name", message));

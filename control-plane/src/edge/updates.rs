@@ -1,42 +1,20 @@
 //! Updates: snapshots in pages, then deltas, each as soon as there is one.
 
-use std::collections::{BTreeMap, HashMap};
-use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use axum::extract::State;
 use axum::http::{HeaderValue, StatusCode, header};
 use axum::response::{IntoResponse, Response};
 use bytes::Bytes;
+use latchkey_protocol::Revision;
 use latchkey_protocol::poll::{MAX_WAIT_MS, ORIGIN_HEADER, Poll};
-use latchkey_protocol::{KeyHash, Revision, RightSet, TokenColumns, Update};
 
+use super::draft::{Draft, MAX_PAGE_BYTES, to_json};
+use super::snapshots::RECENT;
 use crate::api::extract::Parameters;
+use crate::app::App;
 use crate::error::ApiError;
-use crate::router::App;
-use crate::store::changes::{self, Changed, TokenRow};
-use crate::store::{Store, StoreError};
-
-/// Snapshots that are being handed out, by profile.
-#[derive(Debug, Default)]
-pub(crate) struct Snapshots {
-    kept: Mutex<HashMap<String, Vec<Kept>>>,
-    /// Held while one is made, so that filters that start together share it.
-    making: tokio::sync::Mutex<()>,
-}
-
-#[derive(Debug)]
-struct Kept {
-    snapshot: Arc<Snapshot>,
-    served_at: Instant,
-}
-
-#[derive(Debug)]
-struct Snapshot {
-    revision: Revision,
-    pages: Vec<Bytes>,
-    made_at: Instant,
-}
+use crate::store::changes::{self, Changed};
 
 /// Answers a poll: with the next page of a snapshot, with a delta once there is one, or with 204.
 pub(crate) async fn poll(
@@ -64,6 +42,8 @@ async fn delta(app: &App, poll: &Poll, after: Revision) -> Result<Response, ApiE
     let mut revision = app.store.watch_revision();
     let mut stopping = app.stopping.clone();
     let wait = Duration::from_millis(poll.wait_ms.min(MAX_WAIT_MS));
+    // A filter that does not wait has a snapshot that it will not use before it is up to date.
+    let applied = (poll.wait_ms > 0).then_some(after);
     let deadline = tokio::time::Instant::now() + wait;
     loop {
         let profile = poll.profile.clone();
@@ -73,10 +53,10 @@ async fn delta(app: &App, poll: &Poll, after: Revision) -> Result<Response, ApiE
         match changed.await? {
             Changed::Gap => return snapshot(app, poll).await,
             Changed::Tokens { revision, .. } if revision == after => {
-                app.proxies.note(poll, Some(after), Instant::now());
+                app.proxies.note(poll, applied, Instant::now());
             }
             Changed::Tokens { revision, usable, removed } => {
-                app.proxies.note(poll, Some(after), Instant::now());
+                app.proxies.note(poll, applied, Instant::now());
                 let mut draft = Draft::default();
                 for row in usable {
                     draft.add(row);
@@ -122,166 +102,6 @@ async fn snapshot(app: &App, poll: &Poll) -> Result<Response, ApiError> {
     Ok(answer(snapshot.pages.first().cloned().unwrap_or_default()))
 }
 
-impl Snapshots {
-    /// Returns the newest snapshot that is wanted, and notes that it is in use.
-    fn find(&self, profile: &str, is_wanted: impl Fn(&Snapshot) -> bool) -> Option<Arc<Snapshot>> {
-        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = all.get_mut(profile)?.iter_mut().rev().find(|kept| is_wanted(&kept.snapshot))?;
-        kept.served_at = Instant::now();
-        Some(Arc::clone(&kept.snapshot))
-    }
-
-    /// Returns a snapshot to which nothing has happened since, or that is younger than a while; else
-    /// a new one.
-    async fn recent(
-        &self,
-        store: &Store,
-        profile: &str,
-        patience: Duration,
-    ) -> Result<Arc<Snapshot>, StoreError> {
-        let _alone = self.making.lock().await;
-        let current = *store.watch_revision().borrow();
-        let will_do =
-            |kept: &Snapshot| kept.revision.number == current || kept.made_at.elapsed() < patience;
-        if let Some(snapshot) = self.find(profile, will_do) {
-            return Ok(snapshot);
-        }
-        let name = profile.to_owned();
-        let made = store.read(move |connection| {
-            let made_at = Instant::now();
-            let (revision, tokens) = changes::snapshot(connection, &name)?;
-            Ok(Snapshot { revision, pages: pages(revision, tokens)?, made_at })
-        });
-        let snapshot = Arc::new(made.await?);
-        self.keep(profile, &snapshot);
-        Ok(snapshot)
-    }
-
-    /// Keeps a snapshot, and lets go of those that nobody is taking in any more.
-    fn keep(&self, profile: &str, snapshot: &Arc<Snapshot>) {
-        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = all.entry(profile.to_owned()).or_default();
-        kept.retain(|kept| kept.served_at.elapsed() < IN_USE);
-        if kept.len() >= MAX_KEPT {
-            kept.remove(0);
-        }
-        kept.push(Kept { snapshot: Arc::clone(snapshot), served_at: Instant::now() });
-    }
-}
-
-fn pages(revision: Revision, tokens: Vec<TokenRow>) -> Result<Vec<Bytes>, StoreError> {
-    let mut drafts = vec![Draft::default()];
-    for row in tokens {
-        match drafts.last_mut() {
-            Some(draft) if draft.bytes < MAX_PAGE_BYTES => draft.add(row),
-            Some(_) | None => {
-                let mut draft = Draft::default();
-                draft.add(row);
-                drafts.push(draft);
-            }
-        }
-    }
-    let total = u32::try_from(drafts.len()).unwrap_or(u32::MAX);
-    (0..total)
-        .zip(drafts)
-        .map(|(page, draft)| {
-            let update = draft.finish(revision, None, (page, total), Vec::new());
-            Ok(Bytes::from(to_json(&update)?))
-        })
-        .collect()
-}
-
-/// An update in the making, in its lean form: each account, set of rights and set of networks once.
-#[derive(Default)]
-struct Draft {
-    accounts: Table<String>,
-    right_sets: Table<RightSet>,
-    network_sets: Table<Vec<String>>,
-    tokens: TokenColumns,
-    /// About how long its JSON is.
-    bytes: usize,
-}
-
-impl Draft {
-    fn add(&mut self, row: TokenRow) {
-        let rules = row.rights.rules();
-        let rights_bytes: usize = rules
-            .iter()
-            .map(|rule| {
-                let actions: usize = rule.actions.iter().map(|action| action.len() + 3).sum();
-                rule.resource.len() + actions + 32
-            })
-            .sum();
-        let networks_bytes: usize = row.networks.iter().map(|network| network.len() + 3).sum();
-        self.bytes += row.key.len() + TOKEN_BYTES;
-
-        let tokens = &mut self.tokens;
-        tokens.hashes.push(row.hash);
-        tokens.keys.push(row.key);
-        tokens.kinds.push(row.kind);
-        let account_bytes = row.account.len() + 3;
-        tokens.accounts.push(self.accounts.index(row.account, account_bytes, &mut self.bytes));
-        tokens.right_sets.push(self.right_sets.index(row.rights, rights_bytes, &mut self.bytes));
-        tokens.expires_at_ms.push(row.expires_at_ms.map_or(0, i64::unsigned_abs));
-        let networks = if row.networks.is_empty() {
-            0
-        } else {
-            self.network_sets.index(row.networks, networks_bytes, &mut self.bytes) + 1
-        };
-        tokens.network_sets.push(networks);
-    }
-
-    fn finish(
-        self,
-        revision: Revision,
-        base: Option<Revision>,
-        (page, pages): (u32, u32),
-        removed_tokens: Vec<KeyHash>,
-    ) -> Update {
-        Update {
-            revision,
-            base,
-            page,
-            pages,
-            accounts: self.accounts.values,
-            right_sets: self.right_sets.values,
-            network_sets: self.network_sets.values,
-            tokens: self.tokens,
-            removed_tokens,
-        }
-    }
-}
-
-/// Values, each once, with their indices.
-struct Table<T> {
-    values: Vec<T>,
-    indices: BTreeMap<T, u32>,
-}
-
-impl<T> Default for Table<T> {
-    fn default() -> Self {
-        Self { values: Vec::new(), indices: BTreeMap::new() }
-    }
-}
-
-impl<T: Ord + Clone> Table<T> {
-    /// Returns the index of a value; adds its bytes to a sum if it was not there yet.
-    fn index(&mut self, value: T, bytes: usize, sum: &mut usize) -> u32 {
-        if let Some(&index) = self.indices.get(&value) {
-            return index;
-        }
-        let index = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
-        self.values.push(value.clone());
-        self.indices.insert(value, index);
-        *sum += bytes;
-        index
-    }
-}
-
-fn to_json(update: &Update) -> Result<Vec<u8>, StoreError> {
-    Ok(serde_json::to_vec(update)?)
-}
-
 fn answer(body: Bytes) -> Response {
     let json = HeaderValue::from_static("application/json");
     ([(header::CONTENT_TYPE, json)], body).into_response()
@@ -294,25 +114,5 @@ pub(crate) async fn sign(mut response: Response) -> Response {
     response
 }
 
-/// Length of a page or delta, in bytes of JSON, past which no token is added to it. A filter can take
-/// in 16 MiB at once; the largest single key that the API takes is below 100 KiB.
-const MAX_PAGE_BYTES: usize = 4 << 20;
-
-/// What a token adds to a page beside the id of its key: 43 characters of hash, its kind, and numbers.
-const TOKEN_BYTES: usize = 100;
-
-/// How old a snapshot may be for a filter that has none: those that start together share it, and a
-/// delta follows at once. Well below the second within which a revocation must be in force.
-const RECENT: Duration = Duration::from_millis(500);
-
-/// How long after its last page a snapshot counts as in use.
-const IN_USE: Duration = Duration::from_secs(10);
-
-/// Snapshots of a profile that are kept at most: each is as large as all of its keys.
-const MAX_KEPT: usize = 8;
-
 /// Longest name of an instance or worker, in bytes.
 const MAX_NAME_BYTES: usize = 256;
-
-#[cfg(test)]
-mod tests;

@@ -1,14 +1,27 @@
-//! What the host offers beside the SDK: the environment and randomness, by WASI's names.
+//! What the host has for a VM that `std` has not: the time, the environment and randomness.
 //!
-//! `std` has neither on wasm32-unknown-unknown. This is the one place with unsafe code: the
-//! functions are imported by hand, and each call passes pointers into buffers that outlive it.
+//! The latter two go by WASI's names and are not in the SDK. This is the one place with unsafe code:
+//! the functions are imported by hand, and each call passes pointers into buffers that outlive it.
 #![expect(unsafe_code, reason = "imports of host functions have no safe form")]
+
+use std::time::UNIX_EPOCH;
+
+use proxy_wasm::hostcalls;
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
     fn environ_sizes_get(count: *mut usize, bytes: *mut usize) -> u32;
     fn environ_get(entries: *mut *mut u8, buffer: *mut u8) -> u32;
     fn random_get(buffer: *mut u8, bytes: usize) -> u32;
+}
+
+/// Returns the host's time, in milliseconds since the epoch.
+pub(super) fn now_ms() -> u64 {
+    hostcalls::get_current_time()
+        .ok()
+        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
+        .and_then(|since| u64::try_from(since.as_millis()).ok())
+        .unwrap_or_default()
 }
 
 /// Returns an environment variable of the VM.

@@ -8,7 +8,7 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
-use super::root_context::now_ms;
+use super::host::now_ms;
 use super::source::Source;
 use crate::answer::{self, Answer};
 use crate::authorize::edits::{self, Edits};

@@ -1,14 +1,15 @@
 //! The root context: configuration, the tick, and calls to the control plane.
 
 use std::rc::Rc;
-use std::time::{Duration, UNIX_EPOCH};
+use std::time::Duration;
 
+use latchkey_protocol::Revision;
 use latchkey_protocol::poll::ORIGIN_HEADER;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::{ContextType, MapType};
 
-use super::host;
+use super::host::{self, now_ms};
 use super::http_context::{self, Gateway, Http};
 use super::source::{self, Source};
 use crate::config::{Config, EdgeToken};
@@ -143,9 +144,7 @@ impl Root {
                     Ok(Progress::Page) => self.is_degraded = false,
                     Ok(Progress::Applied(revision)) => {
                         self.is_degraded = false;
-                        source.metrics.count_update(revision.number);
-                        log::debug!("latchkey: applied an update (revision={revision})");
-                        self.serve_waiting(now_ms);
+                        self.on_applied(revision, now_ms);
                     }
                     Err(error) => {
                         source.metrics.count_poll_failure();
@@ -155,7 +154,10 @@ impl Root {
             }
             Some(AnswerHeaders { status, is_ours: true }) if status == b"204" => {
                 self.is_degraded = false;
-                source.poller.borrow_mut().on_nothing_new(now_ms);
+                let up_to_date = source.poller.borrow_mut().on_nothing_new(now_ms);
+                if let Some(revision) = up_to_date {
+                    self.on_applied(revision, now_ms);
+                }
             }
             Some(AnswerHeaders { status, is_ours }) => {
                 let status = String::from_utf8_lossy(&status);
@@ -167,6 +169,14 @@ impl Root {
             }
             None => self.on_poll_failure(now_ms, "the answer did not arrive whole"),
         }
+    }
+
+    fn on_applied(&self, revision: Revision, now_ms: u64) {
+        if let Some(active) = &self.active {
+            active.source.metrics.count_update(revision.number);
+        }
+        log::debug!("latchkey: up to date (revision={revision})");
+        self.serve_waiting(now_ms);
     }
 
     /// Decides the requests that waited, now that there is a snapshot or their time is over.
@@ -254,15 +264,6 @@ fn answer_headers() -> AnswerHeaders {
         }
     }
     answer
-}
-
-/// Returns the host's time, in milliseconds since the epoch.
-pub(super) fn now_ms() -> u64 {
-    hostcalls::get_current_time()
-        .ok()
-        .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
-        .and_then(|since| u64::try_from(since.as_millis()).ok())
-        .unwrap_or_default()
 }
 
 /// How often the root context looks for what is due: a twentieth of the second within which a

@@ -1,10 +1,14 @@
+use std::time::Duration;
+
 use latchkey_filter::profile::{Profile, SHIPPED};
 use latchkey_filter::replica::Replica;
-use latchkey_protocol::{KeyKind, PlainToken, Rule};
+use latchkey_protocol::{KeyHash, KeyKind, PlainToken, Revision, RightSet, Rule, Update};
 use proptest::prelude::*;
 
-use super::*;
-use crate::store::{NewAccount, NewKey, Origin, accounts, keys, plans};
+use super::draft::Draft;
+use super::snapshots::{MAX_KEPT, Snapshots, pages};
+use crate::store::changes::{self, Changed, TokenRow};
+use crate::store::{NewAccount, NewKey, Origin, Store, StoreError, accounts, keys, plans};
 use crate::token;
 
 const PROFILE: &str = "flotiq";

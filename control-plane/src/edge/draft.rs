@@ -1,0 +1,109 @@
+//! Updates in the making, in their lean form.
+
+use std::collections::BTreeMap;
+
+use latchkey_protocol::{KeyHash, Revision, RightSet, TokenColumns, Update};
+
+use crate::store::StoreError;
+use crate::store::changes::TokenRow;
+
+/// An update in the making, in its lean form: each account, set of rights and set of networks once.
+#[derive(Default)]
+pub(super) struct Draft {
+    accounts: Table<String>,
+    right_sets: Table<RightSet>,
+    network_sets: Table<Vec<String>>,
+    tokens: TokenColumns,
+    /// About how long its JSON is.
+    pub(super) bytes: usize,
+}
+
+impl Draft {
+    /// Adds a usable token.
+    pub(super) fn add(&mut self, row: TokenRow) {
+        let rules = row.rights.rules();
+        let rights_bytes: usize = rules
+            .iter()
+            .map(|rule| {
+                let actions: usize = rule.actions.iter().map(|action| action.len() + 3).sum();
+                rule.resource.len() + actions + 32
+            })
+            .sum();
+        let networks_bytes: usize = row.networks.iter().map(|network| network.len() + 3).sum();
+        self.bytes += row.key.len() + TOKEN_BYTES;
+
+        let tokens = &mut self.tokens;
+        tokens.hashes.push(row.hash);
+        tokens.keys.push(row.key);
+        tokens.kinds.push(row.kind);
+        let account_bytes = row.account.len() + 3;
+        tokens.accounts.push(self.accounts.index(row.account, account_bytes, &mut self.bytes));
+        tokens.right_sets.push(self.right_sets.index(row.rights, rights_bytes, &mut self.bytes));
+        tokens.expires_at_ms.push(row.expires_at_ms.map_or(0, i64::unsigned_abs));
+        let networks = if row.networks.is_empty() {
+            0
+        } else {
+            self.network_sets.index(row.networks, networks_bytes, &mut self.bytes) + 1
+        };
+        tokens.network_sets.push(networks);
+    }
+
+    /// Returns the update.
+    pub(super) fn finish(
+        self,
+        revision: Revision,
+        base: Option<Revision>,
+        (page, pages): (u32, u32),
+        removed_tokens: Vec<KeyHash>,
+    ) -> Update {
+        Update {
+            revision,
+            base,
+            page,
+            pages,
+            accounts: self.accounts.values,
+            right_sets: self.right_sets.values,
+            network_sets: self.network_sets.values,
+            tokens: self.tokens,
+            removed_tokens,
+        }
+    }
+}
+
+/// Values, each once, with their indices.
+struct Table<T> {
+    values: Vec<T>,
+    indices: BTreeMap<T, u32>,
+}
+
+impl<T> Default for Table<T> {
+    fn default() -> Self {
+        Self { values: Vec::new(), indices: BTreeMap::new() }
+    }
+}
+
+impl<T: Ord + Clone> Table<T> {
+    /// Returns the index of a value; adds its bytes to a sum if it was not there yet.
+    fn index(&mut self, value: T, bytes: usize, sum: &mut usize) -> u32 {
+        if let Some(&index) = self.indices.get(&value) {
+            return index;
+        }
+        let index = u32::try_from(self.values.len()).unwrap_or(u32::MAX);
+        self.values.push(value.clone());
+        self.indices.insert(value, index);
+        *sum += bytes;
+        index
+    }
+}
+
+/// Returns the JSON of an update.
+pub(super) fn to_json(update: &Update) -> Result<Vec<u8>, StoreError> {
+    Ok(serde_json::to_vec(update)?)
+}
+
+/// Length of a page or delta, in bytes of JSON, past which no token is added to it. A filter can take
+/// in 16 MiB at once; the largest single key that the API takes is below 100 KiB.
+pub(super) const MAX_PAGE_BYTES: usize = 4 << 20;
+
+/// What a token adds to a page beside the id of its key: 43 characters of hash, its kind, and numbers.
+const TOKEN_BYTES: usize = 100;
