@@ -100,6 +100,18 @@ async fn control_plane_shows_which_proxies_hold_which_revision() {
 }
 
 #[tokio::test]
+async fn proxy_that_is_gone_is_listed_no_longer() {
+    let mut stack = Stack::start(&["flotiq"]).await.unwrap();
+    stack.envoy.kill().unwrap();
+    wait::until("an empty list", wait::LONG, async || {
+        let proxies = stack.control_plane.call("GET", "/proxies", &Value::Null).await.ok()?;
+        proxies["items"].as_array()?.is_empty().then_some(())
+    })
+    .await
+    .unwrap();
+}
+
+#[tokio::test]
 async fn removed_account_takes_its_keys_with_it() {
     let stack = Stack::start(&["flotiq"]).await.unwrap();
     let control_plane = &stack.control_plane;

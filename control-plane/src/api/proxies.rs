@@ -34,7 +34,7 @@ pub(crate) struct Proxy {
     seen_age_seconds: u64,
 }
 
-/// Lists the proxies that were heard of within half a minute.
+/// Lists the proxies that are connected; one that is gone is listed for 5 seconds more.
 #[utoipa::path(get, path = "/proxies", params(ListParameters),
     responses((status = 200, body = List<Proxy>), (status = 400, body = Problem)))]
 pub(crate) async fn list(

@@ -69,11 +69,16 @@ async fn delta(app: &App, poll: &Poll, after: Revision) -> Result<Response, ApiE
                 return Ok(answer(Bytes::from(to_json(&update)?)));
             }
         }
+        let waiting = app.proxies.wait(poll);
         let _open = app.metrics.open_poll();
-        tokio::select! {
-            _ = revision.changed() => {}
-            () = tokio::time::sleep_until(deadline) => return Ok(StatusCode::NO_CONTENT.into_response()),
-            _ = stopping.wait_for(|&stopping| stopping) => return Ok(StatusCode::NO_CONTENT.into_response()),
+        let is_over = tokio::select! {
+            _ = revision.changed() => false,
+            () = tokio::time::sleep_until(deadline) => true,
+            _ = stopping.wait_for(|&stopping| stopping) => true,
+        };
+        drop(waiting);
+        if is_over {
+            return Ok(StatusCode::NO_CONTENT.into_response());
         }
     }
 }
