@@ -5,7 +5,7 @@
 
 mod accounts;
 
-use std::fs::DirBuilder;
+use std::fs::{DirBuilder, File, TryLockError};
 use std::io::Write;
 use std::os::unix::fs::DirBuilderExt;
 use std::path::{Path, PathBuf};
@@ -100,6 +100,17 @@ impl Settings {
         }
         Ok(())
     }
+
+    /// Checks that no other copy uses the data: it would lose its logs.
+    fn check_data(&self) -> anyhow::Result<()> {
+        let Ok(lock) = File::open(self.data.join("lock")) else {
+            return Ok(());
+        };
+        if let Err(TryLockError::WouldBlock) = lock.try_lock() {
+            bail!("another copy uses `{}`; choose another with DATA_DIR=…", self.data.display());
+        }
+        Ok(())
+    }
 }
 
 fn number<T: std::str::FromStr>(name: &str, default: T) -> anyhow::Result<T> {
@@ -122,6 +133,7 @@ struct Running {
 impl Running {
     async fn start(settings: &Settings) -> anyhow::Result<Self> {
         settings.check_ports()?;
+        settings.check_data()?;
         let logs = settings.logs();
         make_fresh(&logs)?;
         let token = settings.operator_token.as_deref();

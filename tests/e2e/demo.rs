@@ -53,6 +53,21 @@ fn run_printed_lines(said: &str) -> usize {
     count
 }
 
+/// A copy on the data of another does not start, and takes nothing away from it.
+fn refuse_the_same_data(folder: &Path) {
+    let program = project::latchkey().unwrap().with_file_name("demo");
+    let mut command = Command::new(program);
+    for variable in
+        ["GATEWAY_PORT", "FLTR_PORT", "CONTROL_PLANE_PORT", "UPSTREAM_PORT", "ENVOY_ADMIN_PORT"]
+    {
+        command.env(variable, ports::free().unwrap().to_string());
+    }
+    let output = command.env("DATA_DIR", folder.join("data-one")).output().unwrap();
+    let said = String::from_utf8_lossy(&output.stderr);
+    assert!(!output.status.success() && said.contains("another copy uses"), "{said}");
+    assert!(folder.join("data-one/logs/access.log").exists());
+}
+
 #[tokio::test]
 async fn printed_lines_work_and_two_copies_run_at_once() {
     let folder = Folder::new().unwrap();
@@ -60,6 +75,7 @@ async fn printed_lines_work_and_two_copies_run_at_once() {
     let mut two = start(folder.path(), "two", "data-two").await;
     assert_eq!(run_printed_lines(&one.said), 9);
     assert_eq!(run_printed_lines(&two.said), 9);
+    refuse_the_same_data(folder.path());
     assert!(one.process.stop().await.unwrap().success());
     for port in one.ports {
         let url = format!("http://127.0.0.1:{port}/");
