@@ -157,6 +157,14 @@ async fn request_that_waits_is_served_once_there_is_a_snapshot() {
             assert_eq!(answer.json()["headers"]["x-latchkey-account"], "acme");
         }
     }
+    let access_log = stack.folder.path().join("access.log");
+    wait::until("the decisions in the access log", wait::LONG, async || {
+        let log = std::fs::read_to_string(&access_log).ok()?;
+        let count = |decision: &str| log.matches(&format!("\"decision\":\"{decision}\"")).count();
+        (count("permitted") == 20 && count("unknown_token") == 20).then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 /// A client that leaves while it waits leaves nothing behind that could fail.
