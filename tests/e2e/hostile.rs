@@ -1,7 +1,7 @@
 //! Hostile input is an error answer, and never a trap.
 
 use latchkey_tests::http::{raw_status, send_raw};
-use latchkey_tests::{IssuedKey, Stack};
+use latchkey_tests::{IssuedKey, Stack, http};
 use serde_json::json;
 
 const POSTS: &str = "/api/v1/content/posts";
@@ -196,6 +196,25 @@ async fn request_that_says_another_method_is_400() {
     }
     for seen in stack.upstream.take_seen() {
         assert!(seen["headers"]["x-http-method-override"].is_null(), "{seen}");
+    }
+    check_unharmed(&stack, &key).await;
+}
+
+#[tokio::test]
+async fn trailers_are_stripped_and_harm_nobody() {
+    let (stack, key) = start().await;
+    let url = format!("http://127.0.0.1:{}{POSTS}", stack.port("flotiq").unwrap());
+    let names = ["x-latchkey-account", "x-auth-token", "x-other"];
+    for (token, status) in [(key.token.as_str(), 200), ("made-up", 401)] {
+        let trailers = names.iter().map(|name| (name.parse().unwrap(), "t".parse().unwrap()));
+        let headers = [("x-auth-token", token)];
+        let answer = http::send_http2_with_trailers(&url, &headers, trailers.collect()).await;
+        let answer = answer.unwrap();
+        assert_eq!(answer.status, status, "{}", answer.text());
+        if status == 200 {
+            assert_eq!(answer.json()["body"], "body");
+            assert_eq!(answer.json()["headers"]["x-latchkey-account"], "acme");
+        }
     }
     check_unharmed(&stack, &key).await;
 }

@@ -99,6 +99,29 @@ pub async fn send_http2(
     send_pooled(&client, method, url, headers).await
 }
 
+/// Sends a request with a body and trailers over HTTP/2, without TLS.
+///
+/// # Errors
+///
+/// If no answer comes.
+pub async fn send_http2_with_trailers(
+    url: &str,
+    headers: &[(&str, &str)],
+    trailers: HeaderMap,
+) -> anyhow::Result<Response> {
+    let body = Full::new(Bytes::from_static(b"body"))
+        .with_trailers(std::future::ready(Some(Ok(trailers))));
+    let mut request = Request::builder().method("POST").uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let response = client.request(request.body(Box::pin(body))?).await?;
+    let (parts, body) = response.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+}
+
 /// Returns a client that keeps its connections.
 #[must_use]
 pub fn pooled_client() -> Client<HttpConnector, Full<Bytes>> {
