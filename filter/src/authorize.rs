@@ -150,15 +150,19 @@ pub fn authorize<'a>(
     let target = request.headers.named(":path").next().unwrap_or_default();
     let target = &*String::from_utf8_lossy(target);
     let (raw_path, query) = target.split_once('?').unwrap_or((target, ""));
-    let query = Query(query);
-    let found = token::find(&profile.carriers, &request.headers, query);
+    let query = Query::parse(query);
+    let found = token::find(&profile.carriers, &request.headers, &query);
     let path = CanonicalPath::parse(raw_path);
-    let mut edits = Edits::stripping(profile, request.headers, target, &path, &found);
-
+    let is_token_in_path = match &path {
+        Ok(path) => path.segments.iter().any(|segment| found.is_in(segment.as_bytes())),
+        Err(_) => found.is_in(raw_path.as_bytes()),
+    };
     let method = request.headers.text(":method").unwrap_or_default();
     let route = path.as_ref().ok().and_then(|path| profile.routes.find(method, &path.segments));
+    let target = Target { text: target, raw_path, path, is_token_in_path, query, method, route };
+
+    let mut edits = Edits::stripping(profile, request.headers, &target, &found);
     let mut holder = None;
-    let target = Target { path, query, method, route };
     let outcome = decide(profile, replica, request, &target, &found, &mut holder);
     if let (Ok(Permit::Key), Some(holder)) = (&outcome, &holder) {
         edits.identify(holder);
@@ -168,7 +172,11 @@ pub fn authorize<'a>(
 
 /// What the request line says.
 struct Target<'a> {
+    /// Path and query as they were sent.
+    text: &'a str,
+    raw_path: &'a str,
     path: Result<CanonicalPath, PathError>,
+    is_token_in_path: bool,
     query: Query<'a>,
     method: &'a str,
     route: Option<&'a Route>,
@@ -183,10 +191,13 @@ fn decide(
     holder: &mut Option<Holder>,
 ) -> Result<Permit, Rejection> {
     let path = target.path.as_ref().map_err(|error| *error)?;
-    if target.query.0.contains('#') {
+    if target.query.text().contains('#') {
         return Err(PathError::Fragment.into());
     }
-    refuse_misplaced_token(request.headers, path, found)?;
+    if target.is_token_in_path || request.headers.named(":authority").any(|host| found.is_in(host))
+    {
+        return Err(Rejection::MisplacedToken);
+    }
     refuse_method_override(profile, request.headers, target)?;
     if is_preflight(profile, request.headers, target.method) {
         return Ok(Permit::Anonymous);
@@ -204,7 +215,7 @@ fn decide(
     *holder = Some(Holder { account: key.account.to_string(), key: key.id.to_string() });
     authenticate(key, request)?;
 
-    let needed = reach::needed(target.route, access, &path.segments, target.query)?;
+    let needed = reach::needed(target.route, access, &path.segments, &target.query)?;
     rights::check(profile, access, &needed, key)?;
     Ok(Permit::Key)
 }
@@ -223,16 +234,6 @@ fn authenticate(key: &KeyRecord, request: &Request<'_>) -> Result<(), Rejection>
         Some(address) if networks.iter().any(|network| network.contains(&address)) => Ok(()),
         Some(_) | None => Err(Rejection::AddressNotAllowed),
     }
-}
-
-fn refuse_misplaced_token(
-    headers: Headers<'_>,
-    path: &CanonicalPath,
-    found: &Found<'_>,
-) -> Result<(), Rejection> {
-    let in_path = path.segments.iter().any(|segment| found.is_in(segment.as_bytes()));
-    let in_host = headers.named(":authority").any(|host| found.is_in(host));
-    if in_path || in_host { Err(Rejection::MisplacedToken) } else { Ok(()) }
 }
 
 /// Refuses a request that tells a framework to treat it as one of another method.

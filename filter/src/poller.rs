@@ -158,11 +158,9 @@ impl Poller {
         self.state = State::Idle { since_ms: now_ms, wait_ms };
     }
 
-    /// Takes in that the control plane refused: what it was asked for may not be there any more, so a
-    /// snapshot that was being taken in starts over.
-    pub fn on_refusal(&mut self, now_ms: u64) {
+    /// Lets a snapshot that is being taken in start over: the control plane refused to go on with it.
+    pub fn start_over(&mut self) {
         self.assembling = None;
-        self.on_failure(now_ms);
     }
 
     /// Forgets the poll that is under way: its answer will not come.
@@ -339,7 +337,8 @@ mod tests {
     fn refused_page_starts_the_snapshot_over() {
         let mut poller = Poller::new("p", "i", "w");
         take(&mut poller, &update(None, 5, 0, 3)).unwrap();
-        poller.on_refusal(0);
+        poller.start_over();
+        poller.on_failure(0);
         assert_eq!(poller.poll(1_000).unwrap().snapshot, None);
     }
 

@@ -85,7 +85,7 @@ impl Profile {
             .map(|(held, _)| held.as_str())
     }
 
-    /// Returns the route that has the answer set's name, if any, with the default answers behind it.
+    /// Returns the answer set of a name, if there is one.
     #[must_use]
     pub fn answer_set(&self, name: Option<&str>) -> Option<&AnswerSet> {
         self.answer_sets.get(name?)

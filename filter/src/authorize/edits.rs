@@ -1,9 +1,7 @@
 //! How a request changes before it is forwarded, logged or refused.
 
-use super::path::{CanonicalPath, PathError};
-use super::query::Query;
 use super::token::Found;
-use super::{Headers, Holder};
+use super::{Headers, Holder, Target};
 use crate::profile::Profile;
 use crate::profile::carriers::Carrier;
 
@@ -32,8 +30,7 @@ impl Edits {
     pub(super) fn stripping(
         profile: &Profile,
         headers: Headers<'_>,
-        target: &str,
-        path: &Result<CanonicalPath, PathError>,
+        target: &Target<'_>,
         found: &Found<'_>,
     ) -> Self {
         let mut remove: Vec<String> = Vec::new();
@@ -44,8 +41,8 @@ impl Edits {
                 remove.push(name.clone());
             }
         }
-        let forwarded = forwarded_target(profile, target, path, found);
-        Self { remove, path: (forwarded != target).then_some(forwarded), set: Vec::new() }
+        let forwarded = forwarded_target(profile, target, found);
+        Self { remove, path: (forwarded != target.text).then_some(forwarded), set: Vec::new() }
     }
 
     /// Adds the identity headers.
@@ -76,23 +73,13 @@ pub(crate) fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
         || profile.method_override.headers.iter().any(|header| same_name(name, header))
 }
 
-fn forwarded_target(
-    profile: &Profile,
-    target: &str,
-    path: &Result<CanonicalPath, PathError>,
-    found: &Found<'_>,
-) -> String {
-    let (raw_path, query) = target.split_once('?').unwrap_or((target, ""));
-    let secret_in_path = match path {
-        Ok(path) => path.segments.iter().any(|segment| found.is_in(segment.as_bytes())),
-        Err(_) => found.is_in(raw_path.as_bytes()),
-    };
-    let mut forwarded = match path {
-        _ if secret_in_path => "/".to_owned(),
+fn forwarded_target(profile: &Profile, target: &Target<'_>, found: &Found<'_>) -> String {
+    let mut forwarded = match &target.path {
+        _ if target.is_token_in_path => "/".to_owned(),
         Ok(path) => path.text.clone(),
-        Err(_) => raw_path.to_owned(),
+        Err(_) => target.raw_path.to_owned(),
     };
-    if !target.contains('?') {
+    if target.text.len() == target.raw_path.len() {
         return forwarded;
     }
     let carriers = || {
@@ -101,12 +88,12 @@ fn forwarded_target(
             Carrier::Query(name) => Some(name),
         })
     };
-    let kept = Query(query).without(|parameter| {
+    let kept = target.query.without(|parameter| {
         carriers().any(|name| parameter.is(name))
             || found.is_in(&parameter.value)
             || found.is_in(parameter.raw.as_bytes())
     });
-    if !kept.is_empty() || query.is_empty() {
+    if !kept.is_empty() || target.query.text().is_empty() {
         forwarded.push('?');
         forwarded.push_str(&kept);
     }

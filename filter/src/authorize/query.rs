@@ -4,9 +4,12 @@ use std::borrow::Cow;
 
 use percent_encoding::percent_decode;
 
-/// A query string as it was sent.
-#[derive(Clone, Copy, Debug, Default)]
-pub struct Query<'a>(pub &'a str);
+/// A query string, read once.
+#[derive(Debug)]
+pub struct Query<'a> {
+    text: &'a str,
+    parameters: Vec<Parameter<'a>>,
+}
 
 /// One parameter of a query string.
 #[derive(Debug)]
@@ -22,24 +25,38 @@ pub struct Parameter<'a> {
 }
 
 impl<'a> Query<'a> {
+    /// Reads a query string, without its question mark.
+    #[must_use]
+    pub fn parse(text: &'a str) -> Self {
+        let parts = text.split('&').filter(|raw| !raw.is_empty());
+        Self { text, parameters: parts.map(Parameter::parse).collect() }
+    }
+
+    /// Returns the query string as it was sent.
+    #[must_use]
+    pub fn text(&self) -> &'a str {
+        self.text
+    }
+
     /// Returns the parameters, in order.
-    pub fn parameters(self) -> impl Iterator<Item = Parameter<'a>> {
-        self.0.split('&').filter(|raw| !raw.is_empty()).map(Parameter::parse)
+    #[must_use]
+    pub fn parameters(&self) -> &[Parameter<'a>] {
+        &self.parameters
     }
 
     /// Returns the parameters that an upstream could read under a name.
-    pub fn named(self, name: &str) -> impl Iterator<Item = Parameter<'a>> {
-        self.parameters().filter(move |parameter| parameter.is(name))
+    pub fn named(&self, name: &str) -> impl Iterator<Item = &Parameter<'a>> {
+        self.parameters.iter().filter(move |parameter| parameter.is(name))
     }
 
     /// Returns the query string without some parameters, the rest byte for byte.
-    pub fn without(self, removed: impl Fn(&Parameter<'_>) -> bool) -> String {
-        let kept: Vec<&str> = self
-            .0
-            .split('&')
-            .filter(|raw| raw.is_empty() || !removed(&Parameter::parse(raw)))
-            .collect();
-        kept.join("&")
+    pub fn without(&self, removed: impl Fn(&Parameter<'_>) -> bool) -> String {
+        let mut parameters = self.parameters.iter();
+        let is_kept = |raw: &&str| {
+            // An empty part is no parameter.
+            raw.is_empty() || !parameters.next().is_some_and(&removed)
+        };
+        self.text.split('&').filter(is_kept).collect::<Vec<_>>().join("&")
     }
 }
 
@@ -83,10 +100,11 @@ impl<'a> Parameter<'a> {
 fn fold(name: &[u8]) -> Vec<u8> {
     let name = name.trim_ascii_start();
     let mut folded = Vec::with_capacity(name.len());
+    let last_closing = name.iter().rposition(|&byte| byte == b']');
     for (index, &byte) in name.iter().enumerate() {
         match byte {
             0 => break,
-            b'[' if name.iter().skip(index).any(|&later| later == b']') => break,
+            b'[' if last_closing.is_some_and(|closing| closing > index) => break,
             b'[' | b'.' | b' ' => folded.push(b'_'),
             _ => folded.push(byte),
         }
@@ -121,12 +139,12 @@ mod tests {
             "content_type%00x=a",
             "content[type=a",
         ] {
-            let query = Query(raw);
+            let query = Query::parse(raw);
             let values: Vec<_> = query.named("content_type").map(|p| p.value.to_vec()).collect();
             assert_eq!(values, [b"a"], "{raw}");
         }
         for raw in ["", "content_types=a", "xcontent_type=a", "Content_Type=a", "=content_type"] {
-            assert_eq!(Query(raw).named("content_type").count(), 0, "{raw}");
+            assert_eq!(Query::parse(raw).named("content_type").count(), 0, "{raw}");
         }
     }
 
@@ -141,7 +159,7 @@ mod tests {
             ("t", ""),
             ("T=1", "T=1"),
         ] {
-            assert_eq!(Query(raw).without(removed), rest, "{raw}");
+            assert_eq!(Query::parse(raw).without(removed), rest, "{raw}");
         }
     }
 }

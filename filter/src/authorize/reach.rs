@@ -19,14 +19,13 @@ pub fn needed(
     route: Option<&Route>,
     access: &Access,
     segments: &[String],
-    query: Query<'_>,
+    query: &Query<'_>,
 ) -> Result<Vec<Right>, Rejection> {
     let mut needed = Vec::with_capacity(access.needs.len());
+    add(&mut needed, route, &access.needs, segments);
     let Some(route) = route else {
-        add(&mut needed, None, &access.needs, segments);
         return Ok(needed);
     };
-    add(&mut needed, Some(route), &access.needs, segments);
     for added in &route.parameter_needs {
         let asked = query.named(&added.parameter).any(|parameter| {
             !added.unless.iter().any(|value| value.as_bytes() == &*parameter.value)
@@ -62,10 +61,10 @@ fn add(needed: &mut Vec<Right>, route: Option<&Route>, needs: &[Need], segments:
     }
 }
 
-fn searched(search: &Search, query: Query<'_>) -> Result<Vec<Right>, Rejection> {
+fn searched(search: &Search, query: &Query<'_>) -> Result<Vec<Right>, Rejection> {
     let name = &search.parameter;
     // Past some number of parameters PHP stops reading, and so would not see what narrows the search.
-    if query.parameters().nth(MAX_SEARCH_PARAMETERS).is_some() {
+    if query.parameters().len() > MAX_SEARCH_PARAMETERS {
         return Err(Rejection::Parameter(format!(
             "expected at most {MAX_SEARCH_PARAMETERS} parameters in a search"
         )));
@@ -89,7 +88,7 @@ fn searched(search: &Search, query: Query<'_>) -> Result<Vec<Right>, Rejection> 
     Ok(needed)
 }
 
-fn hydrated_steps(hydration: &Hydration, query: Query<'_>) -> Result<u8, Rejection> {
+fn hydrated_steps(hydration: &Hydration, query: &Query<'_>) -> Result<u8, Rejection> {
     let mut parameters = query.named(&hydration.parameter);
     let Some(parameter) = parameters.next() else {
         return Ok(0);

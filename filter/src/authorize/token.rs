@@ -48,7 +48,7 @@ pub struct Found<'a> {
 }
 
 /// Returns what the carriers of a request hold.
-pub fn find<'a>(carriers: &[Carrier], headers: &Headers<'a>, query: Query<'a>) -> Found<'a> {
+pub fn find<'a>(carriers: &[Carrier], headers: &Headers<'a>, query: &Query<'a>) -> Found<'a> {
     let mut found = Found { presented: Presented::Nothing, secrets: Vec::new(), in_query: false };
     for carrier in carriers {
         match carrier {
@@ -65,8 +65,8 @@ pub fn find<'a>(carriers: &[Carrier], headers: &Headers<'a>, query: Query<'a>) -
             Carrier::Query(name) => {
                 for parameter in query.named(name) {
                     found.in_query = true;
-                    let token = whole(&parameter.value).map(|token| Cow::Owned(token.to_vec()));
-                    found.add(token, parameter.value);
+                    let token = whole(&parameter.value).map(|_| parameter.value.clone());
+                    found.add(token, parameter.value.clone());
                 }
             }
         }
@@ -174,7 +174,7 @@ mod tests {
             Carrier::Query("auth_token".to_owned()),
             Carrier::Bearer("authorization".to_owned()),
         ];
-        match find(&carriers, &Headers(&owned), Query(query)).presented {
+        match find(&carriers, &Headers(&owned), &Query::parse(query)).presented {
             Presented::Nothing => "nothing".to_owned(),
             Presented::Token(token) => String::from_utf8(token.into_owned()).unwrap(),
             Presented::Unusable(why) => why.to_string(),

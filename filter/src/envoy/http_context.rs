@@ -73,16 +73,15 @@ impl HttpContext for Http {
         };
         let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
         let now_ms = now_ms();
-        let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let patience = if gateway.source.has_room_for(bytes) {
-            Patience::MayWait
-        } else {
-            Patience::MayNotWait
-        };
-        match decide(gateway, &headers, now_ms, &self.progress, patience) {
+        match decide(gateway, &headers, now_ms, &self.progress, Patience::MayWait) {
             Verdict::Forward => Action::Continue,
             Verdict::Replied => Action::Pause,
             Verdict::Wait => {
+                let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
+                if !gateway.source.has_room_for(bytes) {
+                    decide(gateway, &headers, now_ms, &self.progress, Patience::MayNotWait);
+                    return Action::Pause;
+                }
                 self.progress.is_waiting.set(true);
                 gateway.source.waiting.borrow_mut().push(Waiting {
                     context_id: self.context_id,
@@ -131,21 +130,15 @@ pub(super) fn serve_waiting(source: &Source, now_ms: u64) {
         return;
     }
     let is_ready = source.poller.borrow().replica().is_some();
-    let mut due = Vec::new();
-    source.waiting.borrow_mut().retain_mut(|waiting| {
-        // The request's context is gone: the client left.
-        if Rc::strong_count(&waiting.progress) == 1 {
-            return false;
-        }
+    let is_due = |waiting: &mut Waiting| {
         // A clock that steps back ends the wait rather than prolonging it.
         let waited_ms = now_ms.checked_sub(waiting.since_ms);
         let is_over = waited_ms.is_none_or(|ms| ms >= waiting.gateway.config.startup_wait_ms);
-        if is_ready || is_over {
-            due.push(waiting.take());
-            return false;
-        }
-        true
-    });
+        is_ready || is_over
+    };
+    // Where only the queue knows of a request any more, its client has left.
+    source.waiting.borrow_mut().retain(|waiting| Rc::strong_count(&waiting.progress) > 1);
+    let due: Vec<Waiting> = source.waiting.borrow_mut().extract_if(.., is_due).collect();
     for waiting in due {
         waiting.progress.is_waiting.set(false);
         // The client may be gone since, and its context with it.
@@ -158,19 +151,6 @@ pub(super) fn serve_waiting(source: &Source, now_ms: u64) {
                 let _ = hostcalls::resume_http_request();
             }
             Verdict::Replied | Verdict::Wait => {}
-        }
-    }
-}
-
-impl Waiting {
-    fn take(&mut self) -> Self {
-        Self {
-            context_id: self.context_id,
-            since_ms: self.since_ms,
-            bytes: self.bytes,
-            headers: std::mem::take(&mut self.headers),
-            gateway: Rc::clone(&self.gateway),
-            progress: Rc::clone(&self.progress),
         }
     }
 }

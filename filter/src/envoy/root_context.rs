@@ -163,7 +163,7 @@ impl Root {
                 let status = String::from_utf8_lossy(&status);
                 let whose = if is_ours { "the control plane" } else { "a proxy on the way" };
                 if is_ours {
-                    source.poller.borrow_mut().on_refusal(now_ms);
+                    source.poller.borrow_mut().start_over();
                 }
                 self.on_poll_failure(now_ms, &format!("{whose} answered {status}"));
             }

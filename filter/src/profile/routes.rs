@@ -281,12 +281,6 @@ impl RouteTable {
         Ok(Self { routes, root })
     }
 
-    /// Returns all routes, in the order of the file.
-    #[must_use]
-    pub fn all(&self) -> &[Route] {
-        &self.routes
-    }
-
     /// Returns the route of a method and the decoded segments of a path.
     #[must_use]
     pub fn find(&self, method: &str, segments: &[String]) -> Option<&Route> {
