@@ -1,7 +1,6 @@
 //! `latchkey envoy-config`: a complete Envoy bootstrap.
 
 use std::collections::BTreeSet;
-use std::fmt;
 use std::net::IpAddr;
 use std::path::Path;
 use std::str::FromStr;
@@ -118,12 +117,6 @@ impl FromStr for Address {
         let port = port.parse().map_err(|_| expected())?;
         let host = if host.contains(':') { format!("\"{host}\"") } else { host.to_owned() };
         Ok(Self { host, port })
-    }
-}
-
-impl fmt::Display for Address {
-    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        write!(f, "{}:{}", self.host, self.port)
     }
 }
 

@@ -21,11 +21,7 @@ pub(crate) async fn poll(
     State(app): State<App>,
     Parameters(poll): Parameters<Poll>,
 ) -> Result<Response, ApiError> {
-    if app.profiles.get(&poll.profile).is_none() {
-        let expected = app.profiles.names();
-        let message = format!("expected one of {expected}, found `{}`", poll.profile);
-        return Err(ApiError::field("profile", message));
-    }
+    app.profile(&poll.profile)?;
     for (field, name) in [("instance", &poll.instance), ("worker", &poll.worker)] {
         if name.is_empty() || name.len() > MAX_NAME_BYTES {
             return Err(ApiError::field(field, format!("expected 1 to {MAX_NAME_BYTES} bytes")));

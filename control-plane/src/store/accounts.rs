@@ -112,7 +112,7 @@ pub(crate) fn edit(
 /// Removes an account with all that it owns; its tokens are refused from then on.
 pub(crate) fn delete(change: &mut Change<'_>, id: &str) -> Result<(), StoreError> {
     let before = get(&change.transaction, id)?;
-    keys::touch_account(change, &before)?;
+    keys::touch_account(change, id)?;
     change.transaction.execute("DELETE FROM accounts WHERE id = ?1", [id])?;
     change.audit(Some(id), "account.delete", id, &json!({"before": before}))
 }

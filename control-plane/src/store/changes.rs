@@ -35,8 +35,7 @@ pub(crate) struct TokenRow {
 
 /// Returns the last revision.
 pub(super) fn last(connection: &Connection) -> Result<Revision, StoreError> {
-    let sql = "SELECT revision, mark FROM changes ORDER BY revision DESC LIMIT 1";
-    Ok(connection.query_row(sql, [], read_revision)?)
+    Ok(last_with_time(connection)?.0)
 }
 
 fn last_with_time(connection: &Connection) -> Result<(Revision, i64), StoreError> {

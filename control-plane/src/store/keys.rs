@@ -211,7 +211,7 @@ pub(crate) fn edit(
             .transaction
             .execute(&sql, rusqlite::params_from_iter(std::iter::once(id).chain(values)))?;
     }
-    touch(change, account, id)?;
+    touch(change, id)?;
     let after = get(&change.transaction, account, id, change.now_ms)?;
     change.audit(Some(account), "key.edit", id, &json!({"before": before, "after": after}))?;
     Ok(after)
@@ -228,7 +228,7 @@ pub(crate) fn revoke(change: &mut Change<'_>, account: &str, id: &str) -> Result
     if before.state == KeyState::Revoked {
         return Ok(());
     }
-    touch(change, account, id)?;
+    touch(change, id)?;
     change
         .transaction
         .execute("UPDATE keys SET revoked_at_ms = ?2 WHERE id = ?1", params![id, change.now_ms])?;
@@ -248,7 +248,7 @@ pub(crate) fn set_suspended(
     change
         .transaction
         .execute("UPDATE keys SET is_suspended = ?2 WHERE id = ?1", params![id, is_suspended])?;
-    touch(change, account, id)?;
+    touch(change, id)?;
     let after = get(&change.transaction, account, id, change.now_ms)?;
     let action = if is_suspended { "key.suspend" } else { "key.resume" };
     change.audit(Some(account), action, id, &json!({"before": before, "after": after}))?;
@@ -266,7 +266,7 @@ pub(crate) fn regenerate(
     let owner = accounts::get(&change.transaction, account)?;
     let before = get(&change.transaction, account, id, change.now_ms)?;
     refuse_revoked(&before)?;
-    touch(change, account, id)?;
+    touch(change, id)?;
     if grace_ms > 0 {
         // A token that is in its grace already keeps the earlier end.
         change.transaction.execute(
@@ -289,27 +289,27 @@ pub(crate) fn regenerate(
 }
 
 /// Notes that filters have to look at all tokens of an account again.
-pub(super) fn touch_account(change: &mut Change<'_>, account: &Account) -> Result<(), StoreError> {
-    let hashes: Vec<Vec<u8>> = change
-        .transaction
-        .prepare_cached(
-            "SELECT tokens.hash FROM tokens JOIN keys ON keys.id = tokens.key
-             WHERE keys.account = ?1",
-        )?
-        .query_map([&account.id], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    change.touched.extend(hashes.into_iter().map(|hash| (account.profile.clone(), hash)));
-    Ok(())
+pub(super) fn touch_account(change: &mut Change<'_>, account: &str) -> Result<(), StoreError> {
+    touch_all(change, "keys.account = ?1", account)
 }
 
-fn touch(change: &mut Change<'_>, account: &str, key: &str) -> Result<(), StoreError> {
-    let profile = accounts::get(&change.transaction, account)?.profile;
-    let hashes: Vec<Vec<u8>> = change
-        .transaction
-        .prepare_cached("SELECT hash FROM tokens WHERE key = ?1")?
-        .query_map([key], |row| row.get(0))?
-        .collect::<Result<_, _>>()?;
-    change.touched.extend(hashes.into_iter().map(|hash| (profile.clone(), hash)));
+/// Notes that filters have to look at the tokens of a key again.
+fn touch(change: &mut Change<'_>, key: &str) -> Result<(), StoreError> {
+    touch_all(change, "keys.id = ?1", key)
+}
+
+fn touch_all(change: &mut Change<'_>, condition: &str, id: &str) -> Result<(), StoreError> {
+    let sql = format!(
+        "SELECT accounts.profile, tokens.hash FROM tokens
+         JOIN keys ON keys.id = tokens.key
+         JOIN accounts ON accounts.id = keys.account
+         WHERE {condition}"
+    );
+    let mut statement = change.transaction.prepare_cached(&sql)?;
+    let rows = statement.query_map([id], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    for row in rows {
+        change.touched.push(row?);
+    }
     Ok(())
 }
 
