@@ -86,9 +86,7 @@ async fn changed_configuration_keeps_the_keys_and_a_bad_one_is_refused() {
     })
     .await
     .unwrap();
-    stack.control_plane.create_account("acme", "flotiq").await.unwrap();
-    let kind = "application_read_write";
-    let key = stack.control_plane.application_key("acme", kind).await.unwrap();
+    let key = stack.control_plane.create_account_with_key("acme").await.unwrap();
     stack.wait_until_in_force().await.unwrap();
     stack.control_plane.kill().unwrap();
 

@@ -20,9 +20,7 @@ async fn start() -> (Stack, IssuedKey) {
     })
     .await
     .unwrap();
-    stack.control_plane.create_account("acme", "flotiq").await.unwrap();
-    let kind = "application_read_write";
-    let key = stack.control_plane.application_key("acme", kind).await.unwrap();
+    let key = stack.control_plane.create_account_with_key("acme").await.unwrap();
     stack.wait_until_in_force().await.unwrap();
     (stack, key)
 }

@@ -9,15 +9,22 @@ const POSTS: &str = "/api/v1/content/posts";
 
 async fn start() -> (Stack, IssuedKey) {
     let stack = Stack::start(&["flotiq"]).await.unwrap();
-    stack.control_plane.create_account("acme", "flotiq").await.unwrap();
-    let kind = "application_read_write";
-    let key = stack.control_plane.application_key("acme", kind).await.unwrap();
+    let key = stack.control_plane.create_account_with_key("acme").await.unwrap();
     stack.wait_until_in_force().await.unwrap();
     (stack, key)
 }
 
 async fn status(stack: &Stack, token: &str) -> u16 {
     stack.send("flotiq", "GET", POSTS, &[("x-auth-token", token)]).await.unwrap().status
+}
+
+/// Waits until a request with a token reaches the upstream.
+async fn wait_until_served(stack: &Stack, token: &str) {
+    wait::until("a request that is served", wait::LONG, async || {
+        (status(stack, token).await == 200).then_some(())
+    })
+    .await
+    .unwrap();
 }
 
 async fn restart_envoy(stack: &mut Stack) {
@@ -56,11 +63,7 @@ async fn change_survives_a_crash_of_the_control_plane() {
         let key = stack.control_plane.create_key("acme", &key).await.unwrap();
         stack.control_plane.kill().unwrap();
         stack.control_plane.run().await.unwrap();
-        wait::until("the key in force", wait::LONG, async || {
-            (status(&stack, &key.token).await == 200).then_some(())
-        })
-        .await
-        .unwrap();
+        wait_until_served(&stack, &key.token).await;
     }
 }
 
@@ -76,14 +79,8 @@ async fn wiped_control_plane_takes_the_old_keys_away() {
 
     stack.control_plane.run().await.unwrap();
     // As many changes as before, so that the numbers of the revisions are the same again.
-    stack.control_plane.create_account("other", "flotiq").await.unwrap();
-    let kind = "application_read_write";
-    let new = stack.control_plane.application_key("other", kind).await.unwrap();
-    wait::until("the new store in force", wait::LONG, async || {
-        (status(&stack, &new.token).await == 200).then_some(())
-    })
-    .await
-    .unwrap();
+    let new = stack.control_plane.create_account_with_key("other").await.unwrap();
+    wait_until_served(&stack, &new.token).await;
     stack.wait_until_in_force().await.unwrap();
     for _ in 0..10 {
         assert_eq!(status(&stack, &old.token).await, 401);
@@ -118,11 +115,7 @@ async fn request_waits_for_the_first_snapshot_and_then_is_503() {
     assert_eq!(stack.send("flotiq", "GET", "/image/a/b", &[]).await.unwrap().status, 200);
 
     stack.control_plane.run().await.unwrap();
-    wait::until("the snapshot", wait::LONG, async || {
-        (status(&stack, &key.token).await == 200).then_some(())
-    })
-    .await
-    .unwrap();
+    wait_until_served(&stack, &key.token).await;
 }
 
 #[tokio::test]
@@ -183,11 +176,7 @@ async fn client_that_leaves_while_it_waits_harms_nobody() {
         leaving.abort();
     }
     stack.control_plane.run().await.unwrap();
-    wait::until("the snapshot", wait::LONG, async || {
-        (status(&stack, &key.token).await == 200).then_some(())
-    })
-    .await
-    .unwrap();
+    wait_until_served(&stack, &key.token).await;
     assert_eq!(stack.envoy.statistic("wasm.latchkey.vm_reload").await.unwrap(), 0);
 }
 

@@ -115,8 +115,7 @@ async fn proxy_that_is_gone_is_listed_no_longer() {
 async fn removed_account_takes_its_keys_with_it() {
     let stack = Stack::start(&["flotiq"]).await.unwrap();
     let control_plane = &stack.control_plane;
-    control_plane.create_account("acme", "flotiq").await.unwrap();
-    let key = control_plane.application_key("acme", "application_read_write").await.unwrap();
+    let key = control_plane.create_account_with_key("acme").await.unwrap();
     stack.wait_until_in_force().await.unwrap();
     let headers = [("x-auth-token", key.token.as_str())];
     let status = async || stack.send("flotiq", "GET", "/x", &headers).await.unwrap().status;

@@ -180,6 +180,16 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Makes an account of the Flotiq profile and returns its key to everything.
+    ///
+    /// # Errors
+    ///
+    /// If the API refuses.
+    pub async fn create_account_with_key(&self, id: &str) -> anyhow::Result<IssuedKey> {
+        self.create_account(id, "flotiq").await?;
+        self.application_key(id, "application_read_write").await
+    }
+
     /// Makes a user defined key.
     ///
     /// # Errors

@@ -48,12 +48,6 @@ impl Process {
         self
     }
 
-    /// Returns the process id.
-    #[must_use]
-    pub fn id(&self) -> u32 {
-        self.child.id()
-    }
-
     /// Reports whether the program has ended.
     ///
     /// # Errors
