@@ -2,7 +2,8 @@
 //!
 //! The [`token`] a client sends is known on the wire only by its [`KeyHash`]. A control plane
 //! answers each poll ([`poll`]) with an [`Update`]: a complete snapshot in pages, or a delta from
-//! the [`Revision`] that the filter holds.
+//! the [`Revision`] that the filter holds. What may be used is said by a [`Limit`] over a [`Window`],
+//! and handed out in leases ([`lease`]).
 //!
 //! # Compatibility
 //!
@@ -10,15 +11,19 @@
 //! default, and a reader ignores fields that it does not know. So a filter and a control plane one
 //! release apart understand each other in both directions.
 
+pub mod lease;
 pub mod limit;
 pub mod poll;
 pub mod revision;
 pub mod right;
 pub mod token;
 pub mod update;
+pub mod window;
 
+pub use lease::Subject;
 pub use limit::{Identity, Limit};
 pub use revision::Revision;
 pub use right::{Right, RightSet, Rule};
 pub use token::{KeyHash, PlainToken, TokenFormat};
 pub use update::{KeyKind, TokenColumns, Update};
+pub use window::Window;

@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{KeyHash, Revision, RightSet};
+use crate::{KeyHash, Limit, Revision, RightSet, Subject};
 
 /// One page of a snapshot, or a delta.
 ///
@@ -24,9 +24,18 @@ pub struct Update {
     /// Number of pages of this snapshot; 1 for a delta.
     #[serde(default = "one")]
     pub pages: u32,
-    /// Account ids that `tokens` refers to.
+    /// Ids of accounts that `tokens` refers to, and of those whose limits changed.
     #[serde(default)]
     pub accounts: Vec<String>,
+    /// Indices into `limit_sets`, plus one, of the limits of `accounts`; 0 is without limits.
+    #[serde(default)]
+    pub account_limits: Vec<u32>,
+    /// Sets of limits that `account_limits` and `tokens` refer to.
+    #[serde(default)]
+    pub limit_sets: Vec<Vec<Limit>>,
+    /// Limits of each client address that calls without a token.
+    #[serde(default)]
+    pub anonymous_limits: Vec<Limit>,
     /// Sets of rights that `tokens` refers to.
     #[serde(default)]
     pub right_sets: Vec<RightSet>,
@@ -39,6 +48,32 @@ pub struct Update {
     /// Tokens that are usable no longer.
     #[serde(default, with = "packed")]
     pub removed_tokens: Vec<KeyHash>,
+    /// Subjects whose unspent leases the filter is asked to give back, since others wait for them. An
+    /// update with any has no other content: it is a delta from its base to that same revision.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub recalls: Vec<Subject>,
+}
+
+impl Update {
+    /// Returns a delta without content that asks for leases back.
+    #[must_use]
+    pub fn recall(revision: Revision, recalls: Vec<Subject>) -> Self {
+        Self {
+            revision,
+            base: Some(revision),
+            page: 0,
+            pages: 1,
+            accounts: Vec::new(),
+            account_limits: Vec::new(),
+            limit_sets: Vec::new(),
+            anonymous_limits: Vec::new(),
+            right_sets: Vec::new(),
+            network_sets: Vec::new(),
+            tokens: TokenColumns::default(),
+            removed_tokens: Vec::new(),
+            recalls,
+        }
+    }
 }
 
 /// Tokens, one per index, in columns of equal length.
@@ -60,6 +95,9 @@ pub struct TokenColumns {
     pub expires_at_ms: Vec<u64>,
     /// Indices into [`Update::network_sets`], plus one; 0 is from anywhere.
     pub network_sets: Vec<u32>,
+    /// Indices into [`Update::limit_sets`], plus one, of the keys' own limits; 0 is without.
+    #[serde(default)]
+    pub limit_sets: Vec<u32>,
 }
 
 /// What sort of key it is; decides with its rights what it may do.
@@ -127,6 +165,15 @@ mod tests {
             page: 0,
             pages: 1,
             accounts: vec!["acme".to_owned()],
+            account_limits: vec![1],
+            limit_sets: vec![vec![Limit {
+                name: "calls".to_owned(),
+                amount: 9,
+                bucket_seconds: 60,
+                buckets: 2,
+                identity: None,
+            }]],
+            anonymous_limits: vec![],
             right_sets: vec![RightSet::from(vec![crate::Rule {
                 resource: "posts".to_owned(),
                 actions: vec!["read".to_owned()],
@@ -140,10 +187,12 @@ mod tests {
                 right_sets: vec![0],
                 expires_at_ms: vec![0],
                 network_sets: vec![1],
+                limit_sets: vec![0],
             },
             removed_tokens: vec![KeyHash::from_bytes([0xff; 32])],
+            recalls: vec![],
         };
-        let wire = r#"{"revision":"2-0000000000000001","base":"1-0000000000000007","page":0,"pages":1,"accounts":["acme"],"right_sets":[[{"resource":"posts","actions":["read"]}]],"network_sets":[["10.0.0.0/8"]],"tokens":{"hashes":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","keys":["key_1"],"kinds":["user_defined"],"accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[1]},"removed_tokens":"//////////////////////////////////////////8="}"#;
+        let wire = r#"{"revision":"2-0000000000000001","base":"1-0000000000000007","page":0,"pages":1,"accounts":["acme"],"account_limits":[1],"limit_sets":[[{"name":"calls","amount":9,"bucket_seconds":60,"buckets":2}]],"anonymous_limits":[],"right_sets":[[{"resource":"posts","actions":["read"]}]],"network_sets":[["10.0.0.0/8"]],"tokens":{"hashes":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","keys":["key_1"],"kinds":["user_defined"],"accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[1],"limit_sets":[0]},"removed_tokens":"//////////////////////////////////////////8="}"#;
         assert_eq!(serde_json::to_string(&update).unwrap(), wire);
         assert_eq!(serde_json::from_str::<Update>(wire).unwrap(), update);
     }
