@@ -9,3 +9,4 @@ pub(crate) mod lists;
 pub(crate) mod plans;
 pub(crate) mod proxies;
 pub(crate) mod resources;
+pub(crate) mod usage;

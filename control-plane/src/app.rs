@@ -7,6 +7,8 @@ use latchkey_filter::profile::keys::KeyRules;
 use tokio::sync::watch;
 
 use crate::credentials::Credential;
+use crate::edge::leases::Desk;
+use crate::edge::recalls::Recalls;
 use crate::edge::snapshots::Snapshots;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
@@ -22,6 +24,8 @@ pub(crate) struct App {
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) snapshots: Arc<Snapshots>,
     pub(crate) metrics: Arc<Metrics>,
+    pub(crate) desk: Desk,
+    pub(crate) recalls: Arc<Recalls>,
     pub(crate) operator: Credential,
     pub(crate) edge: Credential,
     /// Becomes true when the service is told to stop, so that nothing waits on.
@@ -34,7 +38,7 @@ impl App {
     /// # Errors
     ///
     /// That `profile` names none.
-    pub(crate) fn profile(&self, name: &str) -> Result<&Profile, ApiError> {
+    pub(crate) fn profile(&self, name: &str) -> Result<&Arc<Profile>, ApiError> {
         match self.profiles.get(name) {
             Some(installed) => Ok(&installed.profile),
             None => {

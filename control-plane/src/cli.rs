@@ -77,6 +77,18 @@ pub(crate) struct EnvoyConfigOptions {
     /// How long a request waits for the first snapshot, in milliseconds.
     #[arg(long, default_value_t = 2000, value_name = "MS")]
     pub(crate) startup_wait_ms: u64,
+    /// What happens to limited calls while the control plane cannot be asked.
+    #[arg(long, default_value = "deny", value_name = "DO")]
+    pub(crate) when_unreachable: WhenUnreachable,
+}
+
+/// What happens to limited calls while the control plane cannot be asked.
+#[derive(Clone, Copy, Debug, clap::ValueEnum)]
+pub(crate) enum WhenUnreachable {
+    /// Admit them, and count them later: limits may be exceeded.
+    Allow,
+    /// Refuse them for the time being.
+    Deny,
 }
 
 /// Leaves the credentials out.

@@ -1,6 +1,8 @@
 //! What filters call: `/edge/v1/…`, with a credential of their own.
 
 mod draft;
+pub(crate) mod leases;
+pub(crate) mod recalls;
 pub(crate) mod snapshots;
 pub(crate) mod updates;
 

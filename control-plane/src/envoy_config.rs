@@ -8,7 +8,7 @@ use std::str::FromStr;
 use anyhow::{Context, anyhow, bail};
 use askama::Template;
 
-use crate::cli::{EnvoyConfigOptions, say};
+use crate::cli::{EnvoyConfigOptions, WhenUnreachable, say};
 use crate::profiles::Profiles;
 
 /// Prints the configuration that the options describe.
@@ -63,6 +63,10 @@ fn bootstrap(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
         access_log: yaml_path("--access-log", &options.access_log)?,
         wasm: yaml_path("--wasm", &options.wasm)?,
         startup_wait_ms: options.startup_wait_ms,
+        when_unreachable: match options.when_unreachable {
+            WhenUnreachable::Allow => "allow",
+            WhenUnreachable::Deny => "deny",
+        },
         control_plane: address("--control-plane", &options.control_plane)?,
         gateways,
         upstreams,
@@ -78,6 +82,7 @@ struct Bootstrap {
     access_log: String,
     wasm: String,
     startup_wait_ms: u64,
+    when_unreachable: &'static str,
     control_plane: Address,
     gateways: Vec<Gateway>,
     upstreams: Vec<Upstream>,
@@ -199,6 +204,7 @@ mod tests {
             node_id: "gateway".to_owned(),
             access_log: "/dev/stdout".into(),
             startup_wait_ms: 2000,
+            when_unreachable: WhenUnreachable::Deny,
         }
     }
 

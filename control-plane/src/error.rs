@@ -90,8 +90,11 @@ impl ApiError {
                 | StoreError::File(_)
                 | StoreError::Hash
                 | StoreError::Json(_)
+                | StoreError::LedgerClosed
+                | StoreError::LedgerFailed
                 | StoreError::Migration(_)
-                | StoreError::Sqlite(_),
+                | StoreError::Sqlite(_)
+                | StoreError::Subject(_),
             ) => StatusCode::INTERNAL_SERVER_ERROR,
         }
     }

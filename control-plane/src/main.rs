@@ -14,6 +14,7 @@ mod credentials;
 mod edge;
 mod envoy_config;
 mod error;
+mod ledger;
 mod metrics;
 mod profiles;
 mod proxies;

@@ -17,6 +17,16 @@ pub(crate) struct Metrics {
     pub(crate) deltas: Counter,
     /// Pages of snapshots handed out.
     pub(crate) snapshot_pages: Counter,
+    /// Calls of filters that report and ask for leases.
+    pub(crate) lease_calls: Counter,
+    /// Commits that kept them; several calls share one.
+    pub(crate) lease_commits: Counter,
+    /// Requests for a lease that were granted.
+    pub(crate) leases_granted: Counter,
+    /// Requests for a lease that were refused.
+    pub(crate) leases_refused: Counter,
+    /// Holders that were asked for what they had not spent.
+    pub(crate) leases_recalled: Counter,
     open_polls: Gauge,
     revision: Gauge,
 }
@@ -37,6 +47,11 @@ impl Metrics {
             requests: Family::default(),
             deltas: Counter::default(),
             snapshot_pages: Counter::default(),
+            lease_calls: Counter::default(),
+            lease_commits: Counter::default(),
+            leases_granted: Counter::default(),
+            leases_refused: Counter::default(),
+            leases_recalled: Counter::default(),
             open_polls: Gauge::default(),
             revision: Gauge::default(),
         };
@@ -47,6 +62,15 @@ impl Metrics {
         registry.register("deltas", "Deltas handed out to filters", deltas);
         let pages = metrics.snapshot_pages.clone();
         registry.register("snapshot_pages", "Pages of snapshots handed out to filters", pages);
+        for (name, help, counter) in [
+            ("lease_calls", "Calls of filters for leases", &metrics.lease_calls),
+            ("lease_commits", "Commits that kept them", &metrics.lease_commits),
+            ("leases_granted", "Leases granted", &metrics.leases_granted),
+            ("leases_refused", "Leases refused", &metrics.leases_refused),
+            ("leases_recalled", "Leases asked back", &metrics.leases_recalled),
+        ] {
+            registry.register(name, help, counter.clone());
+        }
         let polls = metrics.open_polls.clone();
         registry.register("open_polls", "Polls of filters that wait for a change", polls);
         let revision = metrics.revision.clone();

@@ -2,6 +2,7 @@
 
 use std::collections::BTreeMap;
 use std::path::Path;
+use std::sync::Arc;
 
 use anyhow::{Context, bail};
 use latchkey_filter::profile::{Profile, SHIPPED};
@@ -15,7 +16,7 @@ pub(crate) struct Profiles(BTreeMap<String, InstalledProfile>);
 pub(crate) struct InstalledProfile {
     /// The JSON text, as filters get it.
     pub(crate) json: String,
-    pub(crate) profile: Profile,
+    pub(crate) profile: Arc<Profile>,
 }
 
 impl Profiles {
@@ -58,6 +59,7 @@ impl Profiles {
     fn add(&mut self, json: &str) -> anyhow::Result<String> {
         let profile = Profile::parse(json).map_err(anyhow::Error::msg)?;
         let name = profile.name.clone();
+        let profile = Arc::new(profile);
         let installed = InstalledProfile { json: json.trim().to_owned(), profile };
         if self.0.insert(name.clone(), installed).is_some() {
             bail!("there are two profiles with the name `{name}`");
@@ -72,7 +74,12 @@ impl Profiles {
 
     /// Returns all profiles, by name.
     pub(crate) fn all(&self) -> impl Iterator<Item = &Profile> {
-        self.0.values().map(|installed| &installed.profile)
+        self.0.values().map(|installed| &*installed.profile)
+    }
+
+    /// Returns the id of each profile's default plan, by the profile's name.
+    pub(crate) fn default_plans(&self) -> BTreeMap<String, String> {
+        self.all().map(|profile| (profile.name.clone(), profile.default_plan.clone())).collect()
     }
 
     /// Returns the names of all profiles, for messages.

@@ -7,6 +7,8 @@ use std::time::{Duration, Instant};
 use latchkey_protocol::Revision;
 use latchkey_protocol::poll::{MAX_WAIT_MS, Poll};
 
+use crate::ledger;
+
 /// All proxies that polled lately.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies {
@@ -86,6 +88,11 @@ impl Proxies {
 }
 
 impl WorkerId {
+    /// Returns the name under which it holds leases.
+    pub(crate) fn holder(&self) -> String {
+        ledger::holder(&self.instance, &self.worker)
+    }
+
     fn of(poll: &Poll) -> Self {
         Self {
             instance: poll.instance.clone(),

@@ -13,10 +13,10 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{accounts, audit, keys, plans, proxies, resources};
+use crate::api::{accounts, audit, keys, plans, proxies, resources, usage};
 use crate::app::App;
 use crate::credentials::Credential;
-use crate::edge::updates;
+use crate::edge::{leases, updates};
 use crate::error::ApiError;
 use crate::metrics::StatusLabel;
 use crate::store::plans as stored_plans;
@@ -31,6 +31,7 @@ pub(crate) fn router(app: App) -> Router {
         .with_state(app.clone());
     let edge = Router::new()
         .route(latchkey_protocol::poll::PATH, routing::get(updates::poll))
+        .route(latchkey_protocol::lease::PATH, routing::post(leases::take_in))
         .route_layer(middleware::from_fn_with_state(app.clone(), require_edge_token))
         .route_layer(middleware::map_response(updates::sign));
     let health = Router::new()
@@ -59,6 +60,7 @@ fn management_api() -> OpenApiRouter<App> {
         .routes(routes!(keys::resume))
         .routes(routes!(resources::list))
         .routes(routes!(resources::get, resources::put, resources::delete))
+        .routes(routes!(usage::get))
         .routes(routes!(audit::list))
         .routes(routes!(proxies::list));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)

@@ -17,6 +17,8 @@ use tokio::sync::watch;
 use crate::app::App;
 use crate::cli::{ServeOptions, say};
 use crate::credentials::{Credential, Provenance};
+use crate::edge::leases::{Clerk, Desk};
+use crate::edge::recalls::Recalls;
 use crate::metrics::Metrics;
 use crate::profiles::Profiles;
 use crate::router;
@@ -63,12 +65,22 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
     let (stop, stopping) = watch::channel(false);
+    let metrics = Arc::new(Metrics::new());
+    let recalls = Arc::<Recalls>::default();
+    let desk = Desk::open(Clerk {
+        store: store.clone(),
+        default_plans: profiles.default_plans(),
+        metrics: Arc::clone(&metrics),
+        recalls: Arc::clone(&recalls),
+    });
     let app = App {
         store,
         profiles: Arc::new(profiles),
         proxies: Arc::default(),
         snapshots: Arc::default(),
-        metrics: Arc::new(Metrics::new()),
+        metrics,
+        desk,
+        recalls,
         operator,
         edge,
         stopping: stopping.clone(),

@@ -7,6 +7,7 @@ pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod keys;
+pub(crate) mod ledger;
 pub(crate) mod plans;
 pub(crate) mod resources;
 
@@ -58,6 +59,12 @@ pub(crate) enum StoreError {
     Migration(#[from] rusqlite_migration::Error),
     #[error("a stored value could not be read")]
     Json(#[from] serde_json::Error),
+    #[error("the ledger could not be kept")]
+    LedgerFailed,
+    #[error("the ledger is closed")]
+    LedgerClosed,
+    #[error("a stored subject could not be read: `{0}`")]
+    Subject(String),
     #[error("a stored hash has another length than 32 bytes")]
     Hash,
     #[error("the work was abandoned")]
@@ -72,6 +79,8 @@ pub(crate) struct Change<'a> {
     is_audited: bool,
     /// Tokens that filters of a profile have to look at again.
     touched: Vec<(String, Vec<u8>)>,
+    /// Accounts whose limits filters of a profile have to look at again.
+    touched_accounts: Vec<(String, String)>,
 }
 
 impl Store {
@@ -116,19 +125,37 @@ impl Store {
             let mut writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
             let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
             let now_ms = crate::time::Time::now().as_ms();
-            let touched = Vec::new();
-            let mut change = Change { transaction, now_ms, origin, is_audited: false, touched };
+            let mut change = Change {
+                transaction,
+                now_ms,
+                origin,
+                is_audited: false,
+                touched: Vec::new(),
+                touched_accounts: Vec::new(),
+            };
             let done = work(&mut change)?;
-            let Change { transaction, touched, is_audited, .. } = change;
-            if touched.is_empty() && !is_audited {
+            let Change { transaction, touched, touched_accounts, is_audited, .. } = change;
+            if touched.is_empty() && touched_accounts.is_empty() && !is_audited {
                 return Ok(done);
             }
-            let number = changes::append(&transaction, now_ms, &touched)?;
+            let number = changes::append(&transaction, now_ms, &touched, &touched_accounts)?;
             transaction.commit()?;
             inner.revision.send_replace(number);
             Ok(done)
         })
         .await?
+    }
+
+    /// Writes what the ledger keeps, which is no change of the records: all of it or nothing. Blocks.
+    pub(crate) fn keep_ledger<T>(
+        &self,
+        work: impl FnOnce(&Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let done = work(&transaction)?;
+        transaction.commit()?;
+        Ok(done)
     }
 
     /// Reads, as of one moment.
@@ -208,4 +235,5 @@ impl Page {
 const FILE_NAME: &str = "latchkey.db";
 
 /// In the order in which they are applied; never edited, only added to.
-const MIGRATIONS: [&str; 1] = [include_str!("../migrations/0001_records.sql")];
+const MIGRATIONS: [&str; 2] =
+    [include_str!("../migrations/0001_records.sql"), include_str!("../migrations/0002_usage.sql")];

@@ -109,7 +109,18 @@ impl Fields {
         }
     }
 
-    /// Checks the limits of a plan or key.
+    /// Checks the limits of a key.
+    pub(crate) fn key_limits(&mut self, field: &str, limits: &[Limit]) {
+        self.limits(field, limits);
+        for (index, limit) in limits.iter().enumerate() {
+            if limit.identity.is_some() {
+                let message = "expected none: every call with the key is the key's";
+                self.add(&format!("{field}[{index}].identity"), message);
+            }
+        }
+    }
+
+    /// Checks the limits of a plan.
     pub(crate) fn limits(&mut self, field: &str, limits: &[Limit]) {
         if limits.len() > MAX_LIMITS {
             self.add(

@@ -127,7 +127,7 @@ pub(crate) async fn create(
     let networks = body.allowed_networks.unwrap_or_default();
     let allowed_networks = fields.networks("allowed_networks", &networks);
     let limits = body.limits.unwrap_or_default();
-    fields.limits("limits", &limits);
+    fields.key_limits("limits", &limits);
     fields.finish()?;
 
     let token = token::generate(&rules_of_profile.token);
@@ -191,7 +191,7 @@ pub(crate) async fn edit(
         .map(|networks| fields.networks("allowed_networks", &networks.unwrap_or_default()));
     let limits = body.limits.map(Option::unwrap_or_default);
     if let Some(limits) = &limits {
-        fields.limits("limits", limits);
+        fields.key_limits("limits", limits);
     }
     fields.finish()?;
 

@@ -1,5 +1,6 @@
 //! Connected proxies.
 
+use std::collections::BTreeMap;
 use std::time::Instant;
 
 use axum::Json;
@@ -12,6 +13,7 @@ use super::lists::{List, ListParameters};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::proxies::{Worker, WorkerId};
+use crate::store::ledger;
 
 /// A connected Envoy, as far as one profile is concerned.
 #[derive(Debug, Serialize, ToSchema)]
@@ -28,6 +30,8 @@ pub(crate) struct Proxy {
     applied_revision: Option<u64>,
     /// Time since the last of them applied it, in seconds.
     applied_age_seconds: u64,
+    /// Calls that its workers may admit by themselves, and have not reported yet.
+    leases_outstanding: u64,
     /// The last change there is; the proxy is up to date if it has applied it.
     current_revision: u64,
     /// Time since it was last heard of, in seconds.
@@ -45,12 +49,13 @@ pub(crate) async fn list(
     let now = Instant::now();
     let current = *app.store.watch_revision().borrow();
     let workers = app.proxies.connected(now);
+    let outstanding = app.store.read(ledger::outstanding).await?;
     let is_same = |a: &(WorkerId, Worker), b: &(WorkerId, Worker)| {
         a.0.instance == b.0.instance && a.0.profile == b.0.profile
     };
     let items = workers
         .chunk_by(is_same)
-        .filter_map(|workers| proxy(workers, current, now))
+        .filter_map(|workers| proxy(workers, &outstanding, current, now))
         .filter(|proxy| page.after.as_ref().is_none_or(|after| proxy.cursor() > *after))
         .collect();
     Ok(Json(List::cut(items, &page, Proxy::cursor)))
@@ -63,7 +68,12 @@ impl Proxy {
     }
 }
 
-fn proxy(workers: &[(WorkerId, Worker)], current_revision: u64, now: Instant) -> Option<Proxy> {
+fn proxy(
+    workers: &[(WorkerId, Worker)],
+    outstanding: &BTreeMap<String, u64>,
+    current_revision: u64,
+    now: Instant,
+) -> Option<Proxy> {
     let (id, _) = workers.first()?;
     let age = |instant: Instant| now.saturating_duration_since(instant).as_secs();
     let applied: Option<Vec<u64>> =
@@ -72,6 +82,10 @@ fn proxy(workers: &[(WorkerId, Worker)], current_revision: u64, now: Instant) ->
         instance: id.instance.clone(),
         profile: id.profile.clone(),
         workers: workers.len(),
+        leases_outstanding: workers
+            .iter()
+            .filter_map(|(id, _)| outstanding.get(&id.holder()))
+            .sum(),
         applied_revision: applied.and_then(|numbers| numbers.into_iter().min()),
         applied_age_seconds: workers.iter().map(|(_, worker)| age(worker.applied_at)).min()?,
         current_revision,

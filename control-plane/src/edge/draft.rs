@@ -1,16 +1,19 @@
 //! Updates in the making, in their lean form.
 
 use std::collections::BTreeMap;
+use std::sync::Arc;
 
-use latchkey_protocol::{KeyHash, Revision, RightSet, TokenColumns, Update};
+use latchkey_protocol::{KeyHash, Limit, Revision, RightSet, TokenColumns, Update};
 
 use crate::store::StoreError;
-use crate::store::changes::TokenRow;
+use crate::store::changes::{AccountRow, TokenRow};
 
 /// An update in the making, in its lean form: each account, set of rights and set of networks once.
 #[derive(Default)]
 pub(super) struct Draft {
     accounts: Table<String>,
+    account_limits: Vec<u32>,
+    limit_sets: Table<Arc<[Limit]>>,
     right_sets: Table<RightSet>,
     network_sets: Table<Vec<String>>,
     tokens: TokenColumns,
@@ -36,8 +39,6 @@ impl Draft {
         tokens.hashes.push(row.hash);
         tokens.keys.push(row.key);
         tokens.kinds.push(row.kind);
-        let account_bytes = row.account.len() + 3;
-        tokens.accounts.push(self.accounts.index(row.account, account_bytes, &mut self.bytes));
         tokens.right_sets.push(self.right_sets.index(row.rights, rights_bytes, &mut self.bytes));
         tokens.expires_at_ms.push(row.expires_at_ms.map_or(0, i64::unsigned_abs));
         let networks = if row.networks.is_empty() {
@@ -46,6 +47,30 @@ impl Draft {
             self.network_sets.index(row.networks, networks_bytes, &mut self.bytes) + 1
         };
         tokens.network_sets.push(networks);
+        let limits = self.limits(row.limits);
+        self.tokens.limit_sets.push(limits);
+        let account = self.add_account(row.account);
+        self.tokens.accounts.push(account);
+    }
+
+    /// Adds an account with its limits; returns its index.
+    pub(super) fn add_account(&mut self, account: AccountRow) -> u32 {
+        let bytes = account.id.len() + 6;
+        let index = self.accounts.index(account.id, bytes, &mut self.bytes);
+        if self.account_limits.len() < self.accounts.values.len() {
+            let limits = self.limits(account.limits);
+            self.account_limits.push(limits);
+        }
+        index
+    }
+
+    /// Returns the index of a set of limits, plus one; 0 if it is empty.
+    fn limits(&mut self, limits: Arc<[Limit]>) -> u32 {
+        if limits.is_empty() {
+            return 0;
+        }
+        let bytes = limits.iter().map(|limit| limit.name.len() + LIMIT_BYTES).sum();
+        self.limit_sets.index(limits, bytes, &mut self.bytes) + 1
     }
 
     /// Returns the update.
@@ -55,6 +80,7 @@ impl Draft {
         base: Option<Revision>,
         (page, pages): (u32, u32),
         removed_tokens: Vec<KeyHash>,
+        anonymous_limits: Vec<Limit>,
     ) -> Update {
         Update {
             revision,
@@ -62,10 +88,14 @@ impl Draft {
             page,
             pages,
             accounts: self.accounts.values,
+            account_limits: self.account_limits,
+            limit_sets: self.limit_sets.values.iter().map(|limits| limits.to_vec()).collect(),
+            anonymous_limits,
             right_sets: self.right_sets.values,
             network_sets: self.network_sets.values,
             tokens: self.tokens,
             removed_tokens,
+            recalls: Vec::new(),
         }
     }
 }
@@ -107,3 +137,6 @@ pub(super) const MAX_PAGE_BYTES: usize = 4 << 20;
 
 /// What a token adds to a page beside the id of its key: 43 characters of hash, its kind, and numbers.
 const TOKEN_BYTES: usize = 100;
+
+/// What a limit adds beside its name.
+const LIMIT_BYTES: usize = 100;

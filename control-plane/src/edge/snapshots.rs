@@ -7,8 +7,10 @@ use std::time::{Duration, Instant};
 use bytes::Bytes;
 use latchkey_protocol::Revision;
 
+use latchkey_filter::profile::Profile;
+
 use super::draft::{Draft, MAX_PAGE_BYTES, to_json};
-use crate::store::changes::{self, TokenRow};
+use crate::store::changes::{self, Everything};
 use crate::store::{Store, StoreError};
 
 /// Snapshots that are being handed out, by profile.
@@ -52,24 +54,24 @@ impl Snapshots {
     pub(super) async fn recent(
         &self,
         store: &Store,
-        profile: &str,
+        profile: &Arc<Profile>,
         patience: Duration,
     ) -> Result<Arc<Snapshot>, StoreError> {
         let _alone = self.making.lock().await;
         let current = *store.watch_revision().borrow();
         let will_do =
             |kept: &Snapshot| kept.revision.number == current || kept.made_at.elapsed() < patience;
-        if let Some(snapshot) = self.find(profile, will_do) {
+        if let Some(snapshot) = self.find(&profile.name, will_do) {
             return Ok(snapshot);
         }
-        let name = profile.to_owned();
+        let asked = Arc::clone(profile);
         let made = store.read(move |connection| {
             let made_at = Instant::now();
-            let (revision, tokens) = changes::snapshot(connection, &name)?;
-            Ok(Snapshot { revision, pages: pages(revision, tokens)?, made_at })
+            let everything = changes::snapshot(connection, &asked)?;
+            Ok(Snapshot { revision: everything.revision, pages: pages(everything)?, made_at })
         });
         let snapshot = Arc::new(made.await?);
-        self.keep(profile, &snapshot);
+        self.keep(&profile.name, &snapshot);
         Ok(snapshot)
     }
 
@@ -86,7 +88,8 @@ impl Snapshots {
 }
 
 /// Returns the pages of a snapshot, none much longer than [`MAX_PAGE_BYTES`].
-pub(super) fn pages(revision: Revision, tokens: Vec<TokenRow>) -> Result<Vec<Bytes>, StoreError> {
+pub(super) fn pages(everything: Everything) -> Result<Vec<Bytes>, StoreError> {
+    let Everything { revision, tokens, anonymous_limits } = everything;
     let mut drafts = vec![Draft::default()];
     for row in tokens {
         match drafts.last_mut() {
@@ -102,7 +105,8 @@ pub(super) fn pages(revision: Revision, tokens: Vec<TokenRow>) -> Result<Vec<Byt
     (0..total)
         .zip(drafts)
         .map(|(page, draft)| {
-            let update = draft.finish(revision, None, (page, total), Vec::new());
+            let update =
+                draft.finish(revision, None, (page, total), Vec::new(), anonymous_limits.clone());
             Ok(Bytes::from(to_json(&update)?))
         })
         .collect()

@@ -1,14 +1,20 @@
+use std::sync::Arc;
 use std::time::Duration;
 
 use latchkey_filter::profile::{Profile, SHIPPED};
 use latchkey_filter::replica::Replica;
-use latchkey_protocol::{KeyHash, KeyKind, PlainToken, Revision, RightSet, Rule, Update};
+use latchkey_protocol::{
+    Identity, KeyHash, KeyKind, Limit, PlainToken, Revision, RightSet, Rule, Update,
+};
 use proptest::prelude::*;
 
 use super::draft::Draft;
 use super::snapshots::{MAX_KEPT, Snapshots, pages};
-use crate::store::changes::{self, Changed, TokenRow};
-use crate::store::{NewAccount, NewKey, Origin, Store, StoreError, accounts, keys, plans};
+use crate::store::changes::{self, AccountRow, Changed, Everything, TokenRow};
+use crate::store::{
+    AccountPatch, KeyPatch, NewAccount, NewKey, Origin, Plan, Store, StoreError, accounts, keys,
+    plans,
+};
 use crate::token;
 
 const PROFILE: &str = "flotiq";
@@ -18,7 +24,7 @@ struct World {
     store: Store,
     snapshots: Snapshots,
     _folder: tempfile::TempDir,
-    profile: Profile,
+    profile: Arc<Profile>,
     keys: Vec<String>,
     tokens: Vec<PlainToken>,
 }
@@ -31,6 +37,9 @@ enum Step {
     Regenerate(usize, i64),
     Revoke(usize),
     RemoveAccount,
+    EditPlan(u64),
+    ChangePlan(bool),
+    LimitKey(usize, u64),
     /// Lets the filter catch up.
     Poll,
 }
@@ -43,6 +52,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (any::<usize>(), 0_i64..2).prop_map(|(key, grace)| Step::Regenerate(key, grace * 60_000)),
         2 => any::<usize>().prop_map(Step::Revoke),
         1 => Just(Step::RemoveAccount),
+        2 => (0_u64..4).prop_map(Step::EditPlan),
+        2 => any::<bool>().prop_map(Step::ChangePlan),
+        1 => (any::<usize>(), 0_u64..3).prop_map(|(key, amount)| Step::LimitKey(key, amount)),
         4 => Just(Step::Poll),
     ]
 }
@@ -50,7 +62,7 @@ fn step() -> impl Strategy<Value = Step> {
 impl World {
     async fn new() -> Self {
         let folder = tempfile::tempdir().unwrap();
-        let profile = Profile::parse(SHIPPED[0].1).unwrap();
+        let profile = Arc::new(Profile::parse(SHIPPED[0].1).unwrap());
         let store = Store::open(folder.path()).unwrap();
         let plans = profile.plans.clone();
         let world = Self {
@@ -148,12 +160,32 @@ impl World {
                 self.make_account().await;
                 Ok(())
             }
+            Step::EditPlan(amount) => {
+                let plan = Plan {
+                    id: "custom".to_owned(),
+                    name: "Custom".to_owned(),
+                    limits: limits(amount),
+                    max_user_keys: 500,
+                };
+                self.change(move |change| plans::put(change, &plan).map(drop)).await
+            }
+            Step::ChangePlan(is_custom) => {
+                let plan = Some(if is_custom { "custom" } else { "growth" }.to_owned());
+                let patch = AccountPatch { name: None, plan };
+                self.change(move |change| accounts::edit(change, "acme", &patch).map(drop)).await
+            }
+            Step::LimitKey(index, amount) => {
+                let Some(key) = self.key(index) else { return };
+                let patch = KeyPatch { limits: Some(limits(amount)), ..KeyPatch::default() };
+                self.change(move |change| keys::edit(change, "acme", &key, &patch).map(drop)).await
+            }
             Step::Poll => Ok(()),
         };
     }
 
     async fn snapshot(&self) -> Replica {
-        let snapshot = self.snapshots.recent(&self.store, PROFILE, Duration::ZERO).await.unwrap();
+        let snapshot =
+            self.snapshots.recent(&self.store, &self.profile, Duration::ZERO).await.unwrap();
         let mut replica = Replica::empty(snapshot.revision);
         for page in &snapshot.pages {
             replica.add(serde_json::from_slice(page).unwrap()).unwrap();
@@ -163,18 +195,35 @@ impl World {
 
     async fn catch_up(&self, replica: &mut Replica) {
         let after = replica.revision();
+        let profile = Arc::clone(&self.profile);
         let changed =
-            self.store.read(move |db| changes::changed_since(db, PROFILE, after)).await.unwrap();
-        let Changed::Tokens { revision, usable, removed } = changed else {
+            self.store.read(move |db| changes::changed_since(db, &profile, after)).await.unwrap();
+        let Changed::Some { revision, usable, removed, accounts, anonymous_limits } = changed
+        else {
             panic!("a gap after {after}");
         };
         if revision != after {
             let mut draft = Draft::default();
             usable.into_iter().for_each(|row| draft.add(row));
-            let update = draft.finish(revision, Some(after), (0, 1), removed);
+            for account in accounts {
+                draft.add_account(account);
+            }
+            let update = draft.finish(revision, Some(after), (0, 1), removed, anonymous_limits);
             replica.apply_delta(after, update).unwrap();
         }
     }
+}
+
+/// Limits of an amount; none of them for 0.
+fn limits(amount: u64) -> Vec<Limit> {
+    let limit = |identity| Limit {
+        name: format!("l{amount}"),
+        amount,
+        bucket_seconds: 60,
+        buckets: 1,
+        identity,
+    };
+    if amount == 0 { vec![] } else { vec![limit(None), limit(Some(Identity::Key))] }
 }
 
 proptest! {
@@ -213,7 +262,8 @@ async fn revision_of_another_history_is_a_gap() {
         Revision { number: held.number + 1, ..held },
         Revision { number: u64::MAX, ..held },
     ] {
-        let changed = world.store.read(move |db| changes::changed_since(db, PROFILE, after)).await;
+        let profile = Arc::clone(&world.profile);
+        let changed = world.store.read(move |db| changes::changed_since(db, &profile, after)).await;
         assert!(matches!(changed, Ok(Changed::Gap)), "{after}");
     }
 }
@@ -237,10 +287,11 @@ async fn change_that_is_refused_leaves_no_trace() {
 #[tokio::test]
 async fn snapshot_that_is_being_taken_in_outlives_changes() {
     let mut world = World::new().await;
-    let first = world.snapshots.recent(&world.store, PROFILE, Duration::ZERO).await.unwrap();
+    let first = world.snapshots.recent(&world.store, &world.profile, Duration::ZERO).await.unwrap();
     for _ in 0..MAX_KEPT - 1 {
         world.make(Step::Create).await;
-        let newer = world.snapshots.recent(&world.store, PROFILE, Duration::ZERO).await.unwrap();
+        let newer =
+            world.snapshots.recent(&world.store, &world.profile, Duration::ZERO).await.unwrap();
         assert_ne!(newer.revision, first.revision);
         assert!(world.snapshots.find(PROFILE, |kept| kept.revision == first.revision).is_some());
     }
@@ -261,12 +312,18 @@ fn pages_are_bounded_in_bytes() {
         hash: KeyHash::of(&key.to_le_bytes()),
         key: format!("key_{key}"),
         kind: KeyKind::UserDefined,
-        account: "acme".to_owned(),
+        account: AccountRow { id: "acme".to_owned(), limits: Arc::from([]) },
+        limits: Arc::from([]),
         rights: RightSet::from(rules(key)),
         networks: vec![],
         expires_at_ms: None,
     });
-    let pages = pages(Revision { number: 1, mark: 1 }, tokens.collect()).unwrap();
+    let pages = pages(Everything {
+        revision: Revision { number: 1, mark: 1 },
+        tokens: tokens.collect(),
+        anonymous_limits: vec![],
+    })
+    .unwrap();
     assert!(pages.len() > 3);
     let mut count = 0;
     for page in pages {

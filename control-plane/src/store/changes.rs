@@ -1,6 +1,10 @@
 //! The change log, and what filters get from it.
 
-use latchkey_protocol::{KeyHash, KeyKind, Revision, RightSet};
+use std::collections::HashMap;
+use std::sync::Arc;
+
+use latchkey_filter::profile::Profile;
+use latchkey_protocol::{Identity, KeyHash, KeyKind, Limit, Revision, RightSet};
 use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
 
 use super::{StoreError, from_json};
@@ -10,15 +14,35 @@ use super::{StoreError, from_json};
 pub(crate) enum Changed {
     /// The revision is not in this log, or too much has changed since: a snapshot is due.
     Gap,
-    /// Tokens to look at again, as of the revision.
-    Tokens {
+    /// Tokens and accounts to look at again, as of the revision.
+    Some {
         /// The last revision.
         revision: Revision,
         /// Those that are usable.
         usable: Vec<TokenRow>,
         /// Those that are not.
         removed: Vec<KeyHash>,
+        /// Accounts whose limits may be others.
+        accounts: Vec<AccountRow>,
+        /// Limits of each client address that calls without a token.
+        anonymous_limits: Vec<Limit>,
     },
+}
+
+/// All that filters of a profile need, as of a revision.
+#[derive(Debug)]
+pub(crate) struct Everything {
+    pub(crate) revision: Revision,
+    pub(crate) tokens: Vec<TokenRow>,
+    /// Limits of each client address that calls without a token.
+    pub(crate) anonymous_limits: Vec<Limit>,
+}
+
+/// An account, as far as filters are concerned.
+#[derive(Clone, Debug)]
+pub(crate) struct AccountRow {
+    pub(crate) id: String,
+    pub(crate) limits: Arc<[Limit]>,
 }
 
 /// A usable token with what it stands for.
@@ -27,7 +51,9 @@ pub(crate) struct TokenRow {
     pub(crate) hash: KeyHash,
     pub(crate) key: String,
     pub(crate) kind: KeyKind,
-    pub(crate) account: String,
+    pub(crate) account: AccountRow,
+    /// Limits of the key's own.
+    pub(crate) limits: Arc<[Limit]>,
     pub(crate) rights: RightSet,
     pub(crate) networks: Vec<String>,
     pub(crate) expires_at_ms: Option<i64>,
@@ -43,11 +69,12 @@ fn last_with_time(connection: &Connection) -> Result<(Revision, i64), StoreError
     Ok(connection.query_row(sql, [], |row| Ok((read_revision(row)?, row.get(2)?)))?)
 }
 
-/// Appends a change with the tokens that it touches, and returns its number.
+/// Appends a change with the tokens and accounts that it touches, and returns its number.
 pub(super) fn append(
     transaction: &Transaction<'_>,
     now_ms: i64,
     touched: &[(String, Vec<u8>)],
+    touched_accounts: &[(String, String)],
 ) -> Result<u64, StoreError> {
     transaction.execute(
         "INSERT INTO changes (revision, mark, at_ms)
@@ -61,31 +88,39 @@ pub(super) fn append(
     for (profile, hash) in touched {
         insert.execute(params![to_sql(number), profile, hash])?;
     }
+    let mut insert = transaction.prepare_cached(
+        "INSERT OR IGNORE INTO changed_accounts (revision, profile, account) VALUES (?1, ?2, ?3)",
+    )?;
+    for (profile, account) in touched_accounts {
+        insert.execute(params![to_sql(number), profile, account])?;
+    }
     let oldest = to_sql(number.saturating_sub(KEPT_CHANGES));
     transaction.execute("DELETE FROM changes WHERE revision < ?1", [oldest])?;
     Ok(number)
 }
 
-/// Returns all usable tokens of a profile, and the revision as of which they are.
+/// Returns all usable tokens of a profile with what they stand for.
 pub(crate) fn snapshot(
     connection: &Connection,
-    profile: &str,
-) -> Result<(Revision, Vec<TokenRow>), StoreError> {
+    profile: &Profile,
+) -> Result<Everything, StoreError> {
     let (revision, at_ms) = last_with_time(connection)?;
     let sql = format!("{USABLE} ORDER BY tokens.hash");
     let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![profile, at_ms])?;
+    let mut rows = statement.query(params![profile.name, at_ms])?;
     let mut tokens = Vec::new();
+    let mut limits = LimitSets::default();
     while let Some(row) = rows.next()? {
-        tokens.push(read_token(row)?);
+        tokens.push(read_token(row, &mut limits)?);
     }
-    Ok((revision, tokens))
+    let anonymous_limits = anonymous_limits(connection, profile)?;
+    Ok(Everything { revision, tokens, anonymous_limits })
 }
 
 /// Returns what changed for a profile since a revision.
 pub(crate) fn changed_since(
     connection: &Connection,
-    profile: &str,
+    profile: &Profile,
     after: Revision,
 ) -> Result<Changed, StoreError> {
     let (revision, at_ms) = last_with_time(connection)?;
@@ -104,11 +139,25 @@ pub(crate) fn changed_since(
          LIMIT ?3",
     )?;
     let mut hashes = Vec::new();
-    let mut rows = statement.query(params![to_sql(after.number), profile, MAX_DELTA_TOKENS + 1])?;
+    let after = to_sql(after.number);
+    let mut rows = statement.query(params![after, profile.name, MAX_DELTA_ENTRIES + 1])?;
     while let Some(row) = rows.next()? {
         hashes.push(read_hash(row, 0)?);
     }
-    if i64::try_from(hashes.len()).is_ok_and(|count| count > MAX_DELTA_TOKENS) {
+    let mut limits = LimitSets::default();
+    let mut accounts = Vec::new();
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT accounts.id, plans.limits FROM changed_accounts
+         JOIN accounts ON accounts.id = changed_accounts.account
+         JOIN plans ON plans.id = accounts.plan
+         WHERE revision > ?1 AND changed_accounts.profile = ?2 LIMIT ?3",
+    )?;
+    let mut rows = statement.query(params![after, profile.name, MAX_DELTA_ENTRIES + 1])?;
+    while let Some(row) = rows.next()? {
+        accounts.push(AccountRow { id: row.get(0)?, limits: limits.get(row.get(1)?)? });
+    }
+    let too_many = |count: usize| i64::try_from(count).is_ok_and(|n| n > MAX_DELTA_ENTRIES);
+    if too_many(hashes.len()) || too_many(accounts.len()) {
         return Ok(Changed::Gap);
     }
 
@@ -116,21 +165,47 @@ pub(crate) fn changed_since(
     let mut find = connection.prepare_cached(&sql)?;
     let (mut usable, mut removed) = (Vec::new(), Vec::new());
     for hash in hashes {
-        let mut rows = find.query(params![profile, at_ms, hash.as_bytes()])?;
+        let mut rows = find.query(params![profile.name, at_ms, hash.as_bytes()])?;
         match rows.next()? {
-            Some(row) => usable.push(read_token(row)?),
+            Some(row) => usable.push(read_token(row, &mut limits)?),
             None => removed.push(hash),
         }
     }
-    Ok(Changed::Tokens { revision, usable, removed })
+    let anonymous_limits = anonymous_limits(connection, profile)?;
+    Ok(Changed::Some { revision, usable, removed, accounts, anonymous_limits })
 }
 
-fn read_token(row: &Row<'_>) -> Result<TokenRow, StoreError> {
+/// Returns the limits of each client address that calls without a token: those of the profile's
+/// default plan that say so.
+fn anonymous_limits(connection: &Connection, profile: &Profile) -> Result<Vec<Limit>, StoreError> {
+    let plan = super::plans::find(connection, &profile.default_plan)?;
+    let mut limits = plan.map(|plan| plan.limits).unwrap_or_default();
+    limits.retain(|limit| limit.identity == Some(Identity::Anonymous));
+    Ok(limits)
+}
+
+/// Limits by their text in the store, each read once: thousands of accounts share a plan.
+#[derive(Default)]
+struct LimitSets(HashMap<String, Arc<[Limit]>>);
+
+impl LimitSets {
+    fn get(&mut self, json: String) -> Result<Arc<[Limit]>, StoreError> {
+        if let Some(limits) = self.0.get(&json) {
+            return Ok(Arc::clone(limits));
+        }
+        let limits: Arc<[Limit]> = from_json::<Vec<Limit>>(&json)?.into();
+        self.0.insert(json, Arc::clone(&limits));
+        Ok(limits)
+    }
+}
+
+fn read_token(row: &Row<'_>, limits: &mut LimitSets) -> Result<TokenRow, StoreError> {
     Ok(TokenRow {
         hash: read_hash(row, 0)?,
         key: row.get(1)?,
         kind: super::keys::read_kind(&row.get::<_, String>(2)?)?,
-        account: row.get(3)?,
+        account: AccountRow { id: row.get(3)?, limits: limits.get(row.get(7)?)? },
+        limits: limits.get(row.get(8)?)?,
         rights: from_json(&row.get::<_, String>(4)?)?,
         networks: from_json(&row.get::<_, String>(5)?)?,
         expires_at_ms: row.get(6)?,
@@ -147,8 +222,8 @@ fn read_revision(row: &Row<'_>) -> rusqlite::Result<Revision> {
     Ok(Revision { number: number.unsigned_abs(), mark: mark.cast_unsigned() })
 }
 
-/// SQLite's integers are signed; revisions stay far below where that matters.
-fn to_sql(number: u64) -> i64 {
+/// SQLite's integers are signed; all numbers here stay far below where that matters.
+pub(super) fn to_sql(number: u64) -> i64 {
     i64::try_from(number).unwrap_or(i64::MAX)
 }
 
@@ -160,10 +235,12 @@ const USABLE: &str = "
              WHEN tokens.grace_ends_at_ms IS NULL THEN keys.expires_at_ms
              WHEN keys.expires_at_ms IS NULL THEN tokens.grace_ends_at_ms
              ELSE min(tokens.grace_ends_at_ms, keys.expires_at_ms)
-           END AS ends_at_ms
+           END AS ends_at_ms,
+           plans.limits, keys.limits
     FROM tokens
     JOIN keys ON keys.id = tokens.key
     JOIN accounts ON accounts.id = keys.account
+    JOIN plans ON plans.id = accounts.plan
     WHERE accounts.profile = ?1
       AND keys.revoked_at_ms IS NULL
       AND NOT keys.is_suspended
@@ -172,5 +249,5 @@ const USABLE: &str = "
 /// Changes that are kept: a filter that is further behind gets a snapshot.
 const KEPT_CHANGES: u64 = 100_000;
 
-/// Most tokens of a delta; past it a snapshot in pages is kinder to both sides.
-const MAX_DELTA_TOKENS: i64 = 10_000;
+/// Most tokens of a delta, and most accounts; past it a snapshot in pages is kinder to both sides.
+const MAX_DELTA_ENTRIES: i64 = 10_000;

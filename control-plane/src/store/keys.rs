@@ -104,6 +104,16 @@ pub(crate) fn list(
     Ok(keys)
 }
 
+/// Returns all keys of an account, oldest first.
+pub(crate) fn all(
+    connection: &Connection,
+    account: &str,
+    now_ms: i64,
+) -> Result<Vec<Key>, StoreError> {
+    let everything = Page { after: None, limit: usize::MAX };
+    list(connection, account, &everything, now_ms)
+}
+
 /// Returns a key of an account.
 pub(crate) fn get(
     connection: &Connection,

@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Change, Page, StoreError, from_json, to_json};
+use super::{Change, Page, StoreError, accounts, from_json, to_json};
 
 /// Named limits and entitlements of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -43,7 +43,7 @@ pub(crate) fn get(connection: &Connection, id: &str) -> Result<Plan, StoreError>
     find(connection, id)?.ok_or_else(|| StoreError::NotFound { what: "plan", id: id.to_owned() })
 }
 
-fn find(connection: &Connection, id: &str) -> Result<Option<Plan>, StoreError> {
+pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<Plan>, StoreError> {
     let sql = "SELECT id, name, limits, max_user_keys FROM plans WHERE id = ?1";
     connection.query_row(sql, [id], |row| Ok(read(row))).optional()?.transpose()
 }
@@ -57,6 +57,9 @@ pub(crate) fn put(change: &mut Change<'_>, plan: &Plan) -> Result<bool, StoreErr
            name = excluded.name, limits = excluded.limits, max_user_keys = excluded.max_user_keys",
         params![plan.id, plan.name, to_json(&plan.limits)?, plan.max_user_keys],
     )?;
+    if before.as_ref().is_some_and(|before| before.limits != plan.limits) {
+        accounts::touch_plan(change, &plan.id)?;
+    }
     let is_new = before.is_none();
     let action = if is_new { "plan.create" } else { "plan.edit" };
     change.audit(None, action, &plan.id, &json!({"before": before, "after": plan}))?;

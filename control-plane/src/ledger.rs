@@ -1,0 +1,332 @@
+//! The ledger: what was used and what is leased, the quota's truth.
+//!
+//! Pure: the time is an argument, and what is kept is read and written through [`Records`], in one
+//! transaction per call. A lease is granted only from what a limit leaves when all that is used and
+//! all that is leased counts against it. A lease counts whole until its holder reports what it spent
+//! of it; so whatever is lost or crashes, no more is admitted than a limit allows.
+
+mod standing;
+
+#[cfg(test)]
+mod simulation;
+
+use latchkey_protocol::lease::{
+    Credit, Grant, KeyUsage, LeaseAnswer, LeaseCall, LeaseOutcome, LeaseReport, LeaseRequest,
+    MAX_AHEAD_MS, Refusal,
+};
+use latchkey_protocol::{Limit, Subject};
+
+pub(crate) use standing::{Lease, Standing};
+
+use crate::store::StoreError;
+
+/// What the ledger keeps, as of one transaction.
+pub(crate) trait Records {
+    /// Returns the limits that count a subject's calls; none if there is no such subject.
+    fn limits(&self, subject: &Subject) -> Result<Option<Vec<Limit>>, StoreError>;
+
+    /// Returns what a subject used and leased.
+    fn standing(&self, subject: &Subject) -> Result<Standing, StoreError>;
+
+    /// Adds calls to a bucket of a subject.
+    fn add_calls(&mut self, subject: &Subject, calls: &BucketCalls) -> Result<(), StoreError>;
+
+    /// Returns a lease and whose calls it is for.
+    fn lease(&self, id: u64) -> Result<Option<(Subject, Lease)>, StoreError>;
+
+    /// Returns the highest number of a lease that is kept.
+    fn last_lease(&self) -> Result<u64, StoreError>;
+
+    /// Returns leases that expired before a moment.
+    fn expired_leases(&self, before_ms: u64) -> Result<Vec<(Subject, Lease)>, StoreError>;
+
+    /// Keeps a lease, in place of what was kept of it.
+    fn put_lease(&mut self, subject: &Subject, lease: &Lease) -> Result<(), StoreError>;
+
+    /// Removes a lease.
+    fn remove_lease(&mut self, id: u64) -> Result<(), StoreError>;
+
+    /// Returns the number of a holder's last call; 0 if none is known.
+    fn sequence(&self, holder: &str) -> Result<u64, StoreError>;
+
+    /// Keeps the number of a holder's last call.
+    fn put_sequence(&mut self, holder: &str, sequence: u64, now_ms: u64) -> Result<(), StoreError>;
+
+    /// Adds what a key was used.
+    fn add_key_usage(&mut self, usage: &KeyUsage) -> Result<(), StoreError>;
+}
+
+/// Calls that are added to a bucket.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct BucketCalls {
+    pub(crate) bucket_seconds: u32,
+    pub(crate) bucket: u64,
+    pub(crate) count: u64,
+    /// When the bucket leaves the longest window of its length.
+    pub(crate) leaves_at_ms: u64,
+    /// Whether its length is the subject's longest, of which daily sums are made.
+    pub(crate) is_total: bool,
+}
+
+/// What became of a call.
+#[derive(Debug)]
+pub(crate) struct TakenIn {
+    pub(crate) answer: LeaseAnswer,
+    /// Holders to ask for what they have not spent.
+    pub(crate) recalls: Vec<(String, Subject)>,
+}
+
+/// Takes in what a holder reports, and grants what it asks for where there is room.
+///
+/// A call that was taken in before changes nothing and gets the same leases again.
+pub(crate) fn take_in(
+    records: &mut impl Records,
+    call: &LeaseCall,
+    now_ms: u64,
+) -> Result<TakenIn, StoreError> {
+    let holder = holder(&call.instance, &call.worker);
+    let last = records.sequence(&holder)?;
+    if call.sequence < last {
+        let answer = LeaseAnswer { sequence: last, now_ms, outcomes: Vec::new() };
+        return Ok(TakenIn { answer, recalls: Vec::new() });
+    }
+    let is_new = call.sequence > last;
+    if is_new {
+        for report in &call.reports {
+            settle(records, &holder, report)?;
+        }
+        for credit in &call.credits {
+            count_credit(records, credit, now_ms)?;
+        }
+        for usage in &call.usage {
+            let last_used_at_ms = usage.last_used_at_ms.min(now_ms);
+            records.add_key_usage(&KeyUsage { last_used_at_ms, ..usage.clone() })?;
+        }
+        records.put_sequence(&holder, call.sequence, now_ms)?;
+    }
+    let sequence = call.sequence;
+    let mut desk = Desk { holder, sequence, now_ms, is_new, recalls: Vec::new() };
+    let outcomes = call.requests.iter().map(|request| desk.answer(records, request));
+    let outcomes = outcomes.collect::<Result<_, _>>()?;
+    Ok(TakenIn { answer: LeaseAnswer { sequence, now_ms, outcomes }, recalls: desk.recalls })
+}
+
+/// Returns the name under which a worker of a proxy holds leases.
+pub(crate) fn holder(instance: &str, worker: &str) -> String {
+    format!("{instance}/{worker}")
+}
+
+/// Counts leases as spent whose holders have not been heard of since they expired; returns how many.
+pub(crate) fn settle_lost(records: &mut impl Records, now_ms: u64) -> Result<usize, StoreError> {
+    let lost = records.expired_leases(now_ms.saturating_sub(RETURN_MS))?;
+    for (subject, lease) in &lost {
+        close(records, subject, lease, lease.amount)?;
+    }
+    Ok(lost.len())
+}
+
+fn settle(
+    records: &mut impl Records,
+    holder: &str,
+    report: &LeaseReport,
+) -> Result<(), StoreError> {
+    // One that is not there was counted as spent, whole, when its holder was not heard of.
+    let Some((subject, mut lease)) = records.lease(report.lease)? else {
+        return Ok(());
+    };
+    if lease.holder != holder {
+        return Ok(());
+    }
+    lease.spent = lease.spent.max(report.spent);
+    if report.is_closed {
+        return close(records, &subject, &lease, lease.spent);
+    }
+    records.put_lease(&subject, &lease)
+}
+
+/// Ends a lease, with so many calls to count in the bucket for which it was granted.
+fn close(
+    records: &mut impl Records,
+    subject: &Subject,
+    lease: &Lease,
+    spent: u64,
+) -> Result<(), StoreError> {
+    count(records, subject, lease.starts_at_ms, spent)?;
+    records.remove_lease(lease.id)
+}
+
+fn count_credit(
+    records: &mut impl Records,
+    credit: &Credit,
+    now_ms: u64,
+) -> Result<(), StoreError> {
+    count(records, &credit.subject, credit.at_ms.min(now_ms), credit.count)
+}
+
+/// Counts calls in every bucket length by which the subject is limited.
+fn count(
+    records: &mut impl Records,
+    subject: &Subject,
+    at_ms: u64,
+    count: u64,
+) -> Result<(), StoreError> {
+    let limits = records.limits(subject)?.unwrap_or_default();
+    if count == 0 {
+        return Ok(());
+    }
+    let longest = limits.iter().map(|limit| limit.bucket_seconds).max().unwrap_or_default();
+    let mut lengths: Vec<u32> = limits.iter().map(|limit| limit.bucket_seconds).collect();
+    lengths.sort_unstable();
+    lengths.dedup();
+    for bucket_seconds in lengths {
+        let same = limits.iter().filter(|limit| limit.bucket_seconds == bucket_seconds);
+        let leaves = same.map(|limit| {
+            let window = limit.window();
+            (window.bucket(at_ms), window.leaves_at_ms(window.bucket(at_ms)))
+        });
+        let Some((bucket, leaves_at_ms)) = leaves.max() else {
+            continue;
+        };
+        let is_total = bucket_seconds == longest;
+        let calls = BucketCalls { bucket_seconds, bucket, count, leaves_at_ms, is_total };
+        records.add_calls(subject, &calls)?;
+    }
+    Ok(())
+}
+
+/// Where the requests of one call are answered.
+struct Desk {
+    holder: String,
+    sequence: u64,
+    now_ms: u64,
+    /// Whether the call was not taken in before.
+    is_new: bool,
+    recalls: Vec<(String, Subject)>,
+}
+
+impl Desk {
+    fn answer(
+        &mut self,
+        records: &mut impl Records,
+        request: &LeaseRequest,
+    ) -> Result<LeaseOutcome, StoreError> {
+        let Some(limits) = records.limits(&request.subject)? else {
+            return Ok(LeaseOutcome::Refused(Refusal {
+                ask_again_at_ms: self.now_ms.saturating_add(UNKNOWN_MS),
+                available_at_ms: None,
+                is_contested: false,
+                limits: Vec::new(),
+            }));
+        };
+        if limits.is_empty() {
+            return Ok(LeaseOutcome::Granted(self.unlimited(request)));
+        }
+        let mut standing = records.standing(&request.subject)?;
+        let starts_at_ms = request.at_ms.map_or(self.now_ms, |at_ms| {
+            at_ms.clamp(self.now_ms, self.now_ms.saturating_add(MAX_AHEAD_MS))
+        });
+        if !self.is_new {
+            let same =
+                |lease: &&Lease| lease.holder == self.holder && lease.sequence == self.sequence;
+            if let Some(lease) = standing.leases.iter().find(same).cloned() {
+                return Ok(LeaseOutcome::Granted(granted(&standing, &limits, &lease)));
+            }
+            // What was refused then is refused now: a grant would be one that nobody keeps apart.
+            let refusal = standing.refusal(&limits, starts_at_ms, self.now_ms);
+            return Ok(LeaseOutcome::Refused(refusal));
+        }
+
+        let room = standing.room(&limits, starts_at_ms, self.now_ms);
+        if request.waiting > room {
+            self.recall(&standing, &request.subject);
+        }
+        if room == 0 {
+            let refusal = standing.refusal(&limits, starts_at_ms, self.now_ms);
+            return Ok(LeaseOutcome::Refused(refusal));
+        }
+        let amount = size(request, room, standing.holders(&self.holder, self.now_ms));
+        let ends = limits.iter().map(|limit| {
+            let window = limit.window();
+            window.ends_at_ms(window.bucket(starts_at_ms))
+        });
+        let bucket_ends_at_ms = ends.min().unwrap_or(u64::MAX);
+        let lease = Lease {
+            id: records.last_lease()?.saturating_add(1).max(self.now_ms.saturating_mul(1000)),
+            holder: self.holder.clone(),
+            sequence: self.sequence,
+            amount,
+            spent: 0,
+            starts_at_ms,
+            expires_at_ms: starts_at_ms.saturating_add(TERM_MS).min(bucket_ends_at_ms),
+        };
+        records.put_lease(&request.subject, &lease)?;
+        standing.leases.push(lease.clone());
+        Ok(LeaseOutcome::Granted(granted(&standing, &limits, &lease)))
+    }
+
+    /// Asks the other holders for what they have not spent.
+    fn recall(&mut self, standing: &Standing, subject: &Subject) {
+        for lease in &standing.leases {
+            let is_idle = lease.expires_at_ms > self.now_ms && lease.spent < lease.amount;
+            let recall = (lease.holder.clone(), subject.clone());
+            if is_idle && lease.holder != self.holder && !self.recalls.contains(&recall) {
+                self.recalls.push(recall);
+            }
+        }
+    }
+
+    /// Lets a holder go on that has not heard yet that the limits are gone.
+    fn unlimited(&self, request: &LeaseRequest) -> Grant {
+        Grant {
+            lease: 0,
+            amount: request.amount.max(1),
+            starts_at_ms: self.now_ms,
+            expires_at_ms: self.now_ms.saturating_add(UNKNOWN_MS),
+            limits: Vec::new(),
+        }
+    }
+}
+
+/// Returns how many calls to lease to one of so many holders, of so many that are left.
+///
+/// Calls that wait get theirs, for they are made at once. Beyond that it is what is wanted, and a
+/// little more where there is plenty, but never more than a small share: so that little lies unspent
+/// with one holder when another asks for the last, and leases shrink to single calls near the limit.
+fn size(request: &LeaseRequest, room: u64, holders: u64) -> u64 {
+    let generous = (room / PLENTY).min(GENEROUS_LEASE);
+    let spare = room / holders.saturating_mul(SPARE_SHARE).max(1);
+    let most = request.waiting.saturating_add(spare);
+    request.amount.max(generous).min(most).max(1).min(room)
+}
+
+fn granted(standing: &Standing, limits: &[Limit], lease: &Lease) -> Grant {
+    Grant {
+        lease: lease.id,
+        amount: lease.amount,
+        starts_at_ms: lease.starts_at_ms,
+        expires_at_ms: lease.expires_at_ms,
+        limits: standing.states(limits, lease.starts_at_ms),
+    }
+}
+
+/// Longest time for which a lease is granted: a holder that vanished keeps others from its calls for so
+/// long, and usage is behind by no more.
+const TERM_MS: u64 = 3_000;
+
+/// How long after its end a lease whose holder is silent waits for a report, until it is counted as
+/// spent for good: as long as an outage of the network may last without inventing usage.
+const RETURN_MS: u64 = 60_000;
+
+/// Size of a lease that is granted where little is wanted but plenty is left, so that an account with
+/// a few calls a second does not need a call-out for each.
+const GENEROUS_LEASE: u64 = 16;
+
+/// All holders together have at most this part of what is left beside what they are about to spend.
+const SPARE_SHARE: u64 = 16;
+
+/// How many times larger than such a lease the rest has to be.
+const PLENTY: u64 = 512;
+
+/// How long an answer holds for a subject that is not known, or without limits: the holder hears of it
+/// by its updates within a second.
+const UNKNOWN_MS: u64 = 1_000;
