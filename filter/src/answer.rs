@@ -1,5 +1,7 @@
 //! Answers: how a refusal looks to the client.
 
+pub mod rate_limit;
+
 use serde_json::{Value, json};
 
 use crate::authorize::{Headers, Judgement, Rejection};
@@ -29,9 +31,11 @@ impl Rejection {
             Self::MissingRight { .. } => "missing_right",
             Self::MissingToken => "missing_token",
             Self::NotReady => "not_ready",
+            Self::LimitReached { .. } => "limit_reached",
             Self::Parameter(_) => "ambiguous_parameter",
             Self::Path(_) => "ambiguous_path",
             Self::UnknownToken => "unknown_token",
+            Self::Unreachable => "control_plane_unreachable",
             Self::UnusableToken(_) => "unusable_token",
         }
     }
@@ -51,7 +55,7 @@ pub fn refusal(
 ) -> Answer {
     let set = profile.answer_set(judgement.route.and_then(|route| route.answers.as_deref()));
     let template = template(profile, set, rejection);
-    let places = places(rejection);
+    let places = places(template.status, rejection);
     let is_problem = accepts_problem(headers);
     let body = if is_problem {
         problem(template.status, rejection, &places)
@@ -67,8 +71,8 @@ pub fn refusal(
     if let Some(challenge) = challenge(profile, rejection) {
         answer_headers.push(("www-authenticate".to_owned(), challenge));
     }
-    if matches!(rejection, Rejection::NotReady) {
-        answer_headers.push(("retry-after".to_owned(), NOT_READY_RETRY_SECONDS.to_owned()));
+    if let Some(seconds) = retry_after_seconds(rejection) {
+        answer_headers.push(("retry-after".to_owned(), seconds.to_string()));
     }
     if judgement.token_in_query {
         answer_headers.push(("referrer-policy".to_owned(), "no-referrer".to_owned()));
@@ -102,14 +106,25 @@ fn template<'a>(
         | Rejection::Path(_) => {
             (set.and_then(|set| set.bad_request.as_ref()), &answers.bad_request)
         }
-        Rejection::NotReady => (set.and_then(|set| set.unavailable.as_ref()), &answers.unavailable),
+        Rejection::LimitReached { limit, .. } => {
+            let is_throttle = limit
+                .as_ref()
+                .is_some_and(|limit| limit.window().seconds() <= profile.throttle_seconds);
+            (None, if is_throttle { &answers.throttle } else { &answers.quota })
+        }
+        Rejection::NotReady | Rejection::Unreachable => {
+            (set.and_then(|set| set.unavailable.as_ref()), &answers.unavailable)
+        }
     };
     special.unwrap_or(default)
 }
 
 /// Returns what a profile's bodies can show of a refusal.
-fn places(rejection: &Rejection) -> Vec<(&'static str, Value)> {
-    let mut places = vec![("message", json!(rejection.to_string()))];
+fn places(status: u16, rejection: &Rejection) -> Vec<(&'static str, Value)> {
+    let mut places = vec![("message", json!(rejection.to_string())), ("status", json!(status))];
+    if let Rejection::LimitReached { retry_after_seconds, .. } = rejection {
+        places.push(("retry_after", json!(retry_after_seconds)));
+    }
     if let Rejection::MissingRight { needed, held } = rejection {
         places.push(("required_scope", json!(needed.to_string())));
         places.push(("granted_scopes", json!(held)));
@@ -126,12 +141,30 @@ fn problem(status: u16, rejection: &Rejection, places: &[(&'static str, Value)])
     });
     if let Some(members) = problem.as_object_mut() {
         for (name, value) in places {
-            if *name != "message" {
+            if *name != "message" && *name != "status" {
                 members.insert((*name).to_owned(), value.clone());
             }
         }
     }
     problem.to_string()
+}
+
+fn retry_after_seconds(rejection: &Rejection) -> Option<u64> {
+    match rejection {
+        Rejection::LimitReached { retry_after_seconds, .. } => *retry_after_seconds,
+        // The filter asks every second at least.
+        Rejection::NotReady | Rejection::Unreachable => Some(1),
+        Rejection::AddressNotAllowed
+        | Rejection::ExpiredKey
+        | Rejection::MethodOverride(_)
+        | Rejection::MisplacedToken
+        | Rejection::MissingRight { .. }
+        | Rejection::MissingToken
+        | Rejection::Parameter(_)
+        | Rejection::Path(_)
+        | Rejection::UnknownToken
+        | Rejection::UnusableToken(_) => None,
+    }
 }
 
 /// The reason phrases of RFC 9110, section 15; `about:blank` problems have them as titles.
@@ -161,11 +194,13 @@ fn challenge(profile: &Profile, rejection: &Rejection) -> Option<String> {
             ))
         }
         Rejection::AddressNotAllowed
+        | Rejection::LimitReached { .. }
         | Rejection::MethodOverride(_)
         | Rejection::MisplacedToken
         | Rejection::NotReady
         | Rejection::Parameter(_)
-        | Rejection::Path(_) => None,
+        | Rejection::Path(_)
+        | Rejection::Unreachable => None,
     }
 }
 
@@ -195,9 +230,6 @@ fn is_zero_weight(parameter: &str) -> bool {
 }
 
 const PROBLEM_TYPE: &str = "application/problem+json";
-
-/// When to try again without a snapshot, in seconds: the filter asks for one every second at least.
-const NOT_READY_RETRY_SECONDS: &str = "1";
 
 #[cfg(test)]
 mod tests {

@@ -2,9 +2,10 @@
 //!
 //! [`token`] finds what the client presented, [`path`] brings the path into the one form that is
 //! judged and forwarded, the route table says what is needed, [`reach`] adds what parameters ask
-//! for, and [`rights`] compares it with what the key holds. [`edits`] says how the request changes
-//! before it is forwarded or refused.
+//! for, [`rights`] compares it with what the key holds, and [`charge`] counts the call. [`edits`]
+//! says how the request changes before it is forwarded or refused.
 
+pub mod charge;
 pub mod edits;
 pub mod path;
 pub mod query;
@@ -13,9 +14,11 @@ pub mod rights;
 pub mod token;
 
 use std::net::IpAddr;
+use std::sync::Arc;
 
-use latchkey_protocol::{KeyHash, Right};
+use latchkey_protocol::{KeyHash, Limit, Right};
 
+use crate::leases::Due;
 use crate::profile::Profile;
 use crate::profile::carriers::Preflight;
 use crate::profile::routes::{AccessLevel, Route};
@@ -66,6 +69,8 @@ pub struct Judgement<'a> {
     pub outcome: Result<Permit, Rejection>,
     /// Whose key was presented, where the token is of one; known for many a refused request too.
     pub holder: Option<Holder>,
+    /// What the call is charged to if it is permitted.
+    pub dues: Vec<Due>,
     /// How the request changes: for the upstream if permitted, for the access log if not.
     pub edits: Edits,
     /// The route that the request is on; absent if no route lists it.
@@ -87,9 +92,9 @@ pub enum Permit {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Holder {
     /// Id of the account.
-    pub account: String,
+    pub account: Arc<str>,
     /// Id of the key.
-    pub key: String,
+    pub key: Arc<str>,
 }
 
 /// Why a request is refused.
@@ -101,6 +106,14 @@ pub enum Rejection {
     /// The key's time is over.
     #[error("the key has expired")]
     ExpiredKey,
+    /// A limit is used up.
+    #[error("{}", limit_message(limit.as_ref()))]
+    LimitReached {
+        /// The limit that keeps the call longest.
+        limit: Option<Limit>,
+        /// Seconds until a call will pass; none if none ever will.
+        retry_after_seconds: Option<u64>,
+    },
     /// A query parameter has a value that cannot be judged.
     #[error("{0}")]
     Parameter(String),
@@ -130,6 +143,9 @@ pub enum Rejection {
     /// The token is of no key, or of one that was revoked or suspended.
     #[error("the token is not valid")]
     UnknownToken,
+    /// Whether there is room in the limits cannot be found out.
+    #[error("the control plane does not answer")]
+    Unreachable,
     /// What was sent is no token.
     #[error(transparent)]
     UnusableToken(#[from] Unusable),
@@ -163,11 +179,22 @@ pub fn authorize<'a>(
 
     let mut edits = Edits::stripping(profile, request.headers, &target, &found);
     let mut holder = None;
-    let outcome = decide(profile, replica, request, &target, &found, &mut holder);
+    let mut dues = Vec::new();
+    let outcome = decide(profile, replica, request, &target, &found, (&mut holder, &mut dues));
     if let (Ok(Permit::Key), Some(holder)) = (&outcome, &holder) {
         edits.identify(holder);
     }
-    Judgement { outcome, holder, edits, route, token_in_query: found.in_query }
+    Judgement { outcome, holder, dues, edits, route, token_in_query: found.in_query }
+}
+
+fn limit_message(limit: Option<&Limit>) -> String {
+    match limit {
+        Some(limit) => {
+            let (amount, seconds) = (limit.amount, limit.window().seconds());
+            format!("the limit `{}` of {amount} calls in {seconds} seconds is used up", limit.name)
+        }
+        None => "there is nothing left to use".to_owned(),
+    }
 }
 
 /// What the request line says.
@@ -188,7 +215,7 @@ fn decide(
     request: &Request<'_>,
     target: &Target<'_>,
     found: &Found<'_>,
-    holder: &mut Option<Holder>,
+    (holder, dues): (&mut Option<Holder>, &mut Vec<Due>),
 ) -> Result<Permit, Rejection> {
     let path = target.path.as_ref().map_err(|error| *error)?;
     if target.query.text().contains('#') {
@@ -205,14 +232,18 @@ fn decide(
 
     let access = target.route.map_or(&profile.unlisted, |route| &route.access);
     let token = match &found.presented {
-        Presented::Nothing if access.level == AccessLevel::Public => return Ok(Permit::Anonymous),
+        Presented::Nothing if access.level == AccessLevel::Public => {
+            *dues = charge::dues_of_anonymous(profile, replica, request)?;
+            return Ok(Permit::Anonymous);
+        }
         Presented::Nothing => return Err(Rejection::MissingToken),
         Presented::Token(token) => token,
         Presented::Unusable(why) => return Err((*why).into()),
     };
     let replica = replica.ok_or(Rejection::NotReady)?;
     let key = replica.find(&KeyHash::of(token)).ok_or(Rejection::UnknownToken)?;
-    *holder = Some(Holder { account: key.account.to_string(), key: key.id.to_string() });
+    *holder = Some(Holder { account: Arc::clone(&key.account.id), key: Arc::clone(&key.id) });
+    *dues = charge::dues_of_key(key);
     authenticate(key, request)?;
 
     let needed = reach::needed(target.route, access, &path.segments, &target.query)?;

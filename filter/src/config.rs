@@ -15,8 +15,22 @@ pub struct Config {
     /// How long a request waits for the first snapshot, in milliseconds.
     #[serde(default = "default_startup_wait_ms")]
     pub startup_wait_ms: u64,
+    /// What happens to calls that are limited while the control plane cannot be asked.
+    #[serde(default)]
+    pub when_unreachable: WhenUnreachable,
     /// How the API is read.
     pub profile: Profile,
+}
+
+/// What happens to a call that needs a lease while the control plane is away.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum WhenUnreachable {
+    /// It is admitted, and reported when the control plane is back: limits may be exceeded.
+    Allow,
+    /// It is refused for the time being: 503.
+    #[default]
+    Deny,
 }
 
 /// Where keys come from.
@@ -146,6 +160,7 @@ mod tests {
         assert_eq!(config.startup_wait_ms, 2_000);
         assert_eq!(config.control_plane.edge_token_env, "LATCHKEY_EDGE_TOKEN");
         assert_eq!(config.profile.name, "flotiq");
+        assert_eq!(config.when_unreachable, WhenUnreachable::Deny);
     }
 
     #[test]
@@ -163,6 +178,7 @@ mod tests {
             (config(r#"{"cluster": "c", "retries": 3}"#, ""), "retries"),
             (config(r#"{"cluster": "c"}"#, r#""startup_wait_ms": "2s","#), "startup_wait_ms"),
             (config(r#"{"cluster": "c"}"#, r#""startup_wait_ms": 99999,"#), "startup_wait_ms"),
+            (config(r#"{"cluster": "c"}"#, r#""when_unreachable": "maybe","#), "when_unreachable"),
         ] {
             let error = Config::parse(json.as_bytes()).unwrap_err();
             assert!(error.contains(field), "{field}: {error}");

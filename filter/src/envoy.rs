@@ -1,11 +1,13 @@
 //! The edge: the only files that talk to the host.
 
+mod control_plane;
 mod host;
 mod http_context;
 mod metrics;
 mod root_context;
 mod shared_data;
 mod source;
+mod wake;
 
 use proxy_wasm::types::LogLevel;
 

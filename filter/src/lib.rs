@@ -16,9 +16,11 @@
 
 pub mod answer;
 pub mod authorize;
+pub mod backoff;
 pub mod config;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
+pub mod leases;
 pub mod poller;
 pub mod profile;
 pub mod replica;

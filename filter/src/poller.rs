@@ -1,8 +1,9 @@
 //! When to ask the control plane, and what to do with its answers: a state machine, no I/O.
 
 use latchkey_protocol::poll::{MAX_WAIT_MS, Poll};
-use latchkey_protocol::{Revision, Update};
+use latchkey_protocol::{Revision, Subject, Update};
 
+use crate::backoff::Backoff;
 use crate::replica::{Replica, UpdateError};
 
 /// Keeps a replica up to date, one poll at a time.
@@ -20,7 +21,7 @@ pub struct Poller {
     /// Whether the replica fits no delta any more; it goes on answering until a snapshot is in.
     needs_snapshot: bool,
     state: State,
-    failures: u32,
+    backoff: Backoff,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -32,12 +33,14 @@ enum State {
 }
 
 /// What an answer brought.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
     /// A page of a snapshot, which is not in use yet.
     Page,
     /// Everything up to a revision.
     Applied(Revision),
+    /// Subjects whose unspent leases are to be given back.
+    Recalled(Vec<Subject>),
 }
 
 /// Why an answer was of no use.
@@ -64,7 +67,7 @@ impl Poller {
             catching_up: None,
             needs_snapshot: false,
             state: State::Idle { since_ms: 0, wait_ms: 0 },
-            failures: 0,
+            backoff: Backoff::new(worker),
         }
     }
 
@@ -121,7 +124,7 @@ impl Poller {
             .and_then(|update| self.take(update).map_err(AnswerError::from));
         match taken {
             Ok(progress) => {
-                self.failures = 0;
+                self.backoff.reset();
                 self.state = State::Idle { since_ms: now_ms, wait_ms: 0 };
                 Ok(progress)
             }
@@ -140,22 +143,16 @@ impl Poller {
     /// Takes in the answer that nothing changed. Returns the revision of a snapshot that is up to
     /// date with that.
     pub fn on_nothing_new(&mut self, now_ms: u64) -> Option<Revision> {
-        self.failures = 0;
+        self.backoff.reset();
         self.state = State::Idle { since_ms: now_ms, wait_ms: 0 };
         let replica = self.catching_up.take()?;
         Some(self.put_into_use(replica))
     }
 
     /// Takes in that there was no answer, or none of use: the next poll waits a little longer with
-    /// each failure, up to [`MAX_BACKOFF_MS`].
+    /// each failure, up to a bound.
     pub fn on_failure(&mut self, now_ms: u64) {
-        self.failures = self.failures.saturating_add(1);
-        let backoff_ms = MIN_BACKOFF_MS << self.failures.min(8).saturating_sub(1);
-        // Proxies that lost the control plane together do not come back together: each worker
-        // waits a share of its own, spread by its random name.
-        let spread = self.worker.bytes().map(u64::from).sum::<u64>() % 50;
-        let wait_ms = backoff_ms.min(MAX_BACKOFF_MS) * (75 + spread) / 100;
-        self.state = State::Idle { since_ms: now_ms, wait_ms };
+        self.state = State::Idle { since_ms: now_ms, wait_ms: self.backoff.fail() };
     }
 
     /// Lets a snapshot that is being taken in start over: the control plane refused to go on with it.
@@ -169,6 +166,9 @@ impl Poller {
     }
 
     fn take(&mut self, update: Update) -> Result<Progress, UpdateError> {
+        if !update.recalls.is_empty() {
+            return Ok(Progress::Recalled(update.recalls));
+        }
         if let Some(base) = update.base {
             let revision = update.revision;
             if let Some(mut replica) = self.catching_up.take() {
@@ -218,13 +218,6 @@ pub const CALL_TIMEOUT_MS: u64 = MAX_WAIT_MS + 10_000;
 /// How long after its time-out a call counts as lost, in milliseconds: Envoy drops calls without a
 /// word when it replaces a plugin.
 const LOST_AFTER_MS: u64 = 1_000;
-
-/// Wait after the first failure, in milliseconds: a restarted control plane is back in less.
-const MIN_BACKOFF_MS: u64 = 50;
-
-/// Longest wait, in milliseconds: below the second within which a change must be in force once the
-/// control plane is back.
-const MAX_BACKOFF_MS: u64 = 600;
 
 #[cfg(test)]
 mod tests {
@@ -319,6 +312,17 @@ mod tests {
         take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
         take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
         assert_eq!(poller.poll(0).unwrap().after.map(|r| r.number), Some(6));
+    }
+
+    #[test]
+    fn recall_changes_no_key() {
+        let mut poller = Poller::new("p", "i", "w");
+        take_snapshot(&mut poller, 5);
+        let acme = Subject::Account { account: "acme".into(), identity: None };
+        let held_now = poller.replica().unwrap().revision();
+        let recall = serde_json::to_string(&Update::recall(held_now, vec![acme.clone()])).unwrap();
+        assert_eq!(take(&mut poller, &recall).unwrap(), Progress::Recalled(vec![acme]));
+        assert_eq!((held(&poller), poller.replica().map(Replica::len)), (Some(5), Some(1)));
     }
 
     #[test]

@@ -11,9 +11,10 @@ pub mod routes;
 
 use std::collections::BTreeMap;
 
+use latchkey_protocol::{Identity, Limit};
 use serde::Deserialize;
 
-use answers::{AnswerSet, Answers};
+use answers::{AnswerSet, Answers, RateLimitHeaders};
 use carriers::{Carrier, MethodOverride, Preflight};
 use keys::{KeyRules, PlanDefault};
 use routes::{Access, Route, RouteTable};
@@ -56,6 +57,13 @@ pub struct Profile {
     pub answers: Answers,
     /// Answers that differ on routes that name the set.
     pub answer_sets: BTreeMap<String, AnswerSet>,
+    /// Longest window, in seconds, of a limit whose exhaustion is answered as a throttle.
+    pub throttle_seconds: u64,
+    /// Which headers tell clients what their limits leave.
+    pub rate_limit_headers: Vec<RateLimitHeaders>,
+    /// Whether calls without a token are limited by the plan that the profile comes with, so that
+    /// nothing is admitted before the limits are known.
+    pub limits_anonymous: bool,
     /// Headers of every refusal.
     pub refusal_headers: BTreeMap<String, String>,
 }
@@ -113,6 +121,10 @@ struct ProfileFile {
     answers: Answers,
     #[serde(default)]
     answer_sets: BTreeMap<String, AnswerSet>,
+    #[serde(default = "default_throttle_seconds")]
+    throttle_seconds: u64,
+    #[serde(default)]
+    rate_limit_headers: Vec<RateLimitHeaders>,
     #[serde(default)]
     refusal_headers: BTreeMap<String, String>,
 }
@@ -129,11 +141,15 @@ impl TryFrom<ProfileFile> for Profile {
             carrier.check().map_err(|error| format!("`carriers[{index}]`: {error}"))?;
         }
         check_token("challenge", &file.challenge)?;
-        if !file.plans.iter().any(|plan| plan.id == file.default_plan) {
-            return Err(format!(
-                "`default_plan`: expected the id of one of `plans`, found `{}`",
-                file.default_plan
-            ));
+        let default_plan = file.plans.iter().find(|plan| plan.id == file.default_plan);
+        let default_plan = default_plan.ok_or_else(|| {
+            let id = &file.default_plan;
+            format!("`default_plan`: expected the id of one of `plans`, found `{id}`")
+        })?;
+        let is_anonymous = |limit: &Limit| limit.identity == Some(Identity::Anonymous);
+        let limits_anonymous = default_plan.limits.iter().any(is_anonymous);
+        for (index, plan) in file.plans.iter().enumerate() {
+            plan.check().map_err(|error| format!("`plans[{index}]{error}"))?;
         }
         file.keys.check()?;
         for (name, value) in &file.refusal_headers {
@@ -167,9 +183,17 @@ impl TryFrom<ProfileFile> for Profile {
             unlisted: file.unlisted,
             answers: file.answers,
             answer_sets: file.answer_sets,
+            throttle_seconds: file.throttle_seconds,
+            rate_limit_headers: file.rate_limit_headers,
+            limits_anonymous,
             refusal_headers: file.refusal_headers,
         })
     }
+}
+
+/// A minute: shorter windows are there against bursts.
+const fn default_throttle_seconds() -> u64 {
+    60
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), String> {

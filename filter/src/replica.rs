@@ -1,20 +1,24 @@
 //! This proxy's copy of the snapshot: token hash → key.
 
-use std::collections::BTreeSet;
+use std::cell::RefCell;
+use std::collections::{BTreeMap, BTreeSet};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::num::NonZeroU64;
 use std::rc::Rc;
+use std::sync::Arc;
 
 use hashbrown::HashMap;
 use ipnet::IpNet;
-use latchkey_protocol::{KeyHash, KeyKind, Revision, RightSet, Update};
+use latchkey_protocol::{Identity, KeyHash, KeyKind, Limit, Revision, RightSet, Update};
 
 /// All usable keys of one profile, as of a revision.
 #[derive(Debug)]
 pub struct Replica {
     revision: Revision,
     keys: HashMap<KeyHash, KeyRecord, BuildHasherDefault<HashPrefix>>,
-    accounts: BTreeSet<Rc<str>>,
+    accounts: BTreeMap<Arc<str>, Rc<AccountRecord>>,
+    limit_sets: BTreeSet<Rc<[Limit]>>,
+    anonymous_limits: Rc<[Limit]>,
     right_sets: BTreeSet<Rc<RightSet>>,
     network_sets: BTreeSet<Rc<[IpNet]>>,
     /// Number of sets at which those that no key uses any more are dropped.
@@ -25,17 +29,44 @@ pub struct Replica {
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct KeyRecord {
     /// Id of the key.
-    pub id: Box<str>,
+    pub id: Arc<str>,
     /// Kind of the key.
     pub kind: KeyKind,
-    /// Id of the account.
-    pub account: Rc<str>,
+    /// The account that owns it.
+    pub account: Rc<AccountRecord>,
+    /// Limits of its own; most keys have none.
+    pub limits: Option<Rc<[Limit]>>,
     /// What the key holds.
     pub rights: Rc<RightSet>,
     /// Networks from which it may be used; absent, all.
     pub networks: Option<Rc<[IpNet]>>,
     /// First moment at which the token is no longer valid, in milliseconds since the epoch.
     pub expires_at_ms: Option<NonZeroU64>,
+}
+
+/// Who owns keys.
+#[derive(Debug, PartialEq, Eq)]
+pub struct AccountRecord {
+    /// Its id.
+    pub id: Arc<str>,
+    limits: RefCell<AccountLimits>,
+}
+
+/// The limits of an account that count calls with an API key.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct AccountLimits {
+    /// Those that count every call.
+    pub every_call: Rc<[Limit]>,
+    /// Those that count calls with an API key apart from others.
+    pub with_key: Rc<[Limit]>,
+}
+
+impl AccountRecord {
+    /// Returns its limits, as of the last update.
+    #[must_use]
+    pub fn limits(&self) -> AccountLimits {
+        self.limits.borrow().clone()
+    }
 }
 
 /// Why an update was not applied; the replica is as it was before.
@@ -80,7 +111,9 @@ impl Replica {
         Self {
             revision,
             keys: HashMap::default(),
-            accounts: BTreeSet::new(),
+            accounts: BTreeMap::new(),
+            limit_sets: BTreeSet::new(),
+            anonymous_limits: Rc::from([]),
             right_sets: BTreeSet::new(),
             network_sets: BTreeSet::new(),
             sweep_at: MIN_SWEEP,
@@ -111,6 +144,12 @@ impl Replica {
         self.keys.get(hash)
     }
 
+    /// Returns the limits of each client address that calls without a token.
+    #[must_use]
+    pub fn anonymous_limits(&self) -> &Rc<[Limit]> {
+        &self.anonymous_limits
+    }
+
     /// Applies a delta, whole or not at all.
     ///
     /// # Errors
@@ -132,7 +171,14 @@ impl Replica {
     ///
     /// An [`UpdateError`] if it contradicts itself; the replica is unchanged.
     pub fn add(&mut self, update: Update) -> Result<(), UpdateError> {
-        let records = self.records(&update)?;
+        let (records, changed) = self.records(&update)?;
+        for (account, limits) in changed {
+            account.limits.replace(limits);
+        }
+        let anonymous_limits = update.anonymous_limits.as_slice();
+        if *self.anonymous_limits != *anonymous_limits {
+            self.anonymous_limits = intern(&mut self.limit_sets, Rc::from(anonymous_limits));
+        }
         for hash in &update.removed_tokens {
             self.keys.remove(hash);
         }
@@ -141,7 +187,9 @@ impl Replica {
         Ok(())
     }
 
-    fn records(&mut self, update: &Update) -> Result<Vec<KeyRecord>, UpdateError> {
+    /// Returns what an update's tokens stand for, and the limits to give to accounts; nothing that is
+    /// in use is changed.
+    fn records(&mut self, update: &Update) -> Result<Parts, UpdateError> {
         let tokens = &update.tokens;
         let count = tokens.hashes.len();
         let lengths = [
@@ -155,11 +203,38 @@ impl Replica {
         if lengths.iter().any(|&length| length != count) {
             return Err(UpdateError::Columns);
         }
-        let accounts: Vec<Rc<str>> = update
-            .accounts
-            .iter()
-            .map(|account| intern(&mut self.accounts, Rc::from(account.as_str())))
-            .collect();
+        let has_column = |column: &Vec<u32>, length| column.is_empty() || column.len() == length;
+        if !has_column(&update.account_limits, update.accounts.len())
+            || !has_column(&tokens.limit_sets, count)
+        {
+            return Err(UpdateError::Columns);
+        }
+        let mut limit_sets: Vec<Rc<[Limit]>> = vec![Rc::from([])];
+        for limits in &update.limit_sets {
+            limit_sets.push(intern(&mut self.limit_sets, Rc::from(limits.as_slice())));
+        }
+        let mut accounts = Vec::with_capacity(update.accounts.len());
+        let mut changed = Vec::new();
+        let account_limits = update.account_limits.iter().copied().chain(std::iter::repeat(0));
+        for (id, limits) in update.accounts.iter().zip(account_limits) {
+            let limits = entry("limit_sets", &limit_sets, limits)?;
+            let limits = AccountLimits {
+                every_call: self.counting(&limits, None),
+                with_key: self.counting(&limits, Some(Identity::Key)),
+            };
+            let account = match self.accounts.get(id.as_str()) {
+                Some(account) => Rc::clone(account),
+                None => {
+                    let id: Arc<str> = Arc::from(id.as_str());
+                    let limits = RefCell::new(limits.clone());
+                    let account = Rc::new(AccountRecord { id: Arc::clone(&id), limits });
+                    self.accounts.insert(id, Rc::clone(&account));
+                    account
+                }
+            };
+            changed.push((Rc::clone(&account), limits));
+            accounts.push(account);
+        }
         let right_sets: Vec<Rc<RightSet>> = update
             .right_sets
             .iter()
@@ -175,34 +250,55 @@ impl Replica {
         let mut records = Vec::with_capacity(count);
         let columns = tokens.keys.iter().zip(&tokens.kinds).zip(&tokens.accounts);
         let columns = columns.zip(&tokens.right_sets).zip(&tokens.network_sets);
-        for (((((key, kind), account), rights), networks), &expires_at_ms) in
-            columns.zip(&tokens.expires_at_ms)
+        let own_limits = tokens.limit_sets.iter().copied().chain(std::iter::repeat(0));
+        for ((((((key, kind), account), rights), networks), &expires_at_ms), limits) in
+            columns.zip(&tokens.expires_at_ms).zip(own_limits)
         {
+            let limits = entry("limit_sets", &limit_sets, limits)?;
             records.push(KeyRecord {
                 id: key.as_str().into(),
                 kind: *kind,
                 account: entry("accounts", &accounts, *account)?,
+                limits: (!limits.is_empty()).then_some(limits),
                 rights: entry("right_sets", &right_sets, *rights)?,
                 networks: entry("network_sets", &network_sets, *networks)?,
                 expires_at_ms: NonZeroU64::new(expires_at_ms),
             });
         }
-        Ok(records)
+        Ok((records, changed))
+    }
+
+    /// Returns the limits of a set that count calls as one identity apart, or all calls.
+    fn counting(&mut self, limits: &Rc<[Limit]>, identity: Option<Identity>) -> Rc<[Limit]> {
+        if limits.iter().all(|limit| limit.identity == identity) {
+            return Rc::clone(limits);
+        }
+        let counting: Vec<Limit> =
+            limits.iter().filter(|limit| limit.identity == identity).cloned().collect();
+        intern(&mut self.limit_sets, Rc::from(counting))
     }
 
     /// Drops sets that no key uses, now and then: looking at all of them costs as much as there
     /// are, so it waits until there are twice as many as after the last time.
     fn sweep(&mut self) {
-        if self.accounts.len() + self.right_sets.len() + self.network_sets.len() < self.sweep_at {
+        if self.sets() < self.sweep_at {
             return;
         }
-        self.accounts.retain(|account| Rc::strong_count(account) > 1);
+        self.accounts.retain(|_, account| Rc::strong_count(account) > 1);
+        self.limit_sets.retain(|limits| Rc::strong_count(limits) > 1);
         self.right_sets.retain(|rights| Rc::strong_count(rights) > 1);
         self.network_sets.retain(|networks| Rc::strong_count(networks) > 1);
-        let left = self.accounts.len() + self.right_sets.len() + self.network_sets.len();
-        self.sweep_at = MIN_SWEEP.max(2 * left);
+        self.sweep_at = MIN_SWEEP.max(2 * self.sets());
+    }
+
+    fn sets(&self) -> usize {
+        let shared = self.right_sets.len() + self.network_sets.len() + self.limit_sets.len();
+        self.accounts.len() + shared
     }
 }
+
+/// What an update brings: tokens' records in the order of their hashes, and accounts' limits.
+type Parts = (Vec<KeyRecord>, Vec<(Rc<AccountRecord>, AccountLimits)>);
 
 fn intern<T: Ord + ?Sized>(known: &mut BTreeSet<Rc<T>>, value: Rc<T>) -> Rc<T> {
     if let Some(same) = known.get(&value) {
@@ -271,6 +367,9 @@ mod tests {
             page: 0,
             pages: 1,
             accounts: vec!["acme".to_owned()],
+            account_limits: vec![0],
+            limit_sets: vec![],
+            anonymous_limits: vec![],
             right_sets: vec![RightSet::from(vec![Rule {
                 resource: "*".to_owned(),
                 actions: vec!["read".to_owned()],
@@ -284,8 +383,10 @@ mod tests {
                 right_sets: vec![0; count],
                 expires_at_ms: vec![0; count],
                 network_sets: vec![0; count],
+                limit_sets: vec![0; count],
             },
             removed_tokens: removed.iter().map(|&id| hash(id)).collect(),
+            recalls: vec![],
         }
     }
 

@@ -47,8 +47,8 @@ impl Edits {
 
     /// Adds the identity headers.
     pub(super) fn identify(&mut self, holder: &Holder) {
-        self.set.push((ACCOUNT_HEADER, holder.account.clone()));
-        self.set.push((KEY_HEADER, holder.key.clone()));
+        self.set.push((ACCOUNT_HEADER, holder.account.to_string()));
+        self.set.push((KEY_HEADER, holder.key.to_string()));
     }
 }
 

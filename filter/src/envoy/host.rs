@@ -1,6 +1,6 @@
 //! What the host has for a VM that `std` has not: the time, the environment and randomness.
 //!
-//! The latter two go by WASI's names and are not in the SDK. This is the one place with unsafe code:
+//! All but the time of day go by WASI's names and are not in the SDK. This is the one place with unsafe code:
 //! the functions are imported by hand, and each call passes pointers into buffers that outlive it.
 #![expect(unsafe_code, reason = "imports of host functions have no safe form")]
 
@@ -8,11 +8,14 @@ use std::time::UNIX_EPOCH;
 
 use proxy_wasm::hostcalls;
 
+use crate::leases::Moment;
+
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
 unsafe extern "C" {
     fn environ_sizes_get(count: *mut usize, bytes: *mut usize) -> u32;
     fn environ_get(entries: *mut *mut u8, buffer: *mut u8) -> u32;
     fn random_get(buffer: *mut u8, bytes: usize) -> u32;
+    fn clock_time_get(clock: u32, precision: u64, nanoseconds: *mut u64) -> u32;
 }
 
 /// Returns the host's time, in milliseconds since the epoch.
@@ -22,6 +25,16 @@ pub(super) fn now_ms() -> u64 {
         .and_then(|time| time.duration_since(UNIX_EPOCH).ok())
         .and_then(|since| u64::try_from(since.as_millis()).ok())
         .unwrap_or_default()
+}
+
+/// Returns the present, also on a clock that never steps.
+pub(super) fn now() -> Moment {
+    let mut nanoseconds = 0_u64;
+    // SAFETY: the pointer is to a live integer, and the host writes one integer to it.
+    let status = unsafe { clock_time_get(MONOTONIC_CLOCK, 0, &raw mut nanoseconds) };
+    let wall_ms = now_ms();
+    let steady_ms = if status == SUCCESS { nanoseconds / 1_000_000 } else { wall_ms };
+    Moment { steady_ms, wall_ms }
 }
 
 /// Returns an environment variable of the VM.
@@ -56,3 +69,6 @@ pub(super) fn random_bits() -> u64 {
 }
 
 const SUCCESS: u32 = 0;
+
+/// WASI's number of the clock that never steps.
+const MONOTONIC_CLOCK: u32 = 1;

@@ -1,6 +1,6 @@
 //! One request.
 
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
 
@@ -8,12 +8,14 @@ use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
 use proxy_wasm::types::{Action, MapType};
 
-use super::host::now_ms;
+use super::host;
 use super::source::Source;
-use crate::answer::{self, Answer};
+use crate::answer::{self, Answer, rate_limit};
+use crate::authorize::charge::{self, Charge};
 use crate::authorize::edits::{self, Edits};
 use crate::authorize::{self, Headers, Holder, Judgement, Permit, Rejection, Request};
 use crate::config::Config;
+use crate::leases::{MAX_WAIT_MS, Moment};
 
 /// What all requests of one plugin configuration share.
 pub(super) struct Gateway {
@@ -21,9 +23,11 @@ pub(super) struct Gateway {
     pub(super) source: Rc<Source>,
 }
 
-/// A request that waits for the first snapshot.
+/// A request that waits for the first snapshot or for a lease.
 pub(super) struct Waiting {
     context_id: u32,
+    awaits: Awaits,
+    /// On the clock that never steps.
     since_ms: u64,
     /// Length of its headers.
     pub(super) bytes: usize,
@@ -32,12 +36,24 @@ pub(super) struct Waiting {
     progress: Rc<Progress>,
 }
 
+/// What a request waits for.
+#[derive(Clone, Copy)]
+enum Awaits {
+    /// A lease; so many answers had come when there was none.
+    Lease {
+        answers: u64,
+    },
+    Snapshot,
+}
+
 /// How far a request has come; shared with its place in the queue.
 #[derive(Default)]
 struct Progress {
     is_waiting: Cell<bool>,
     is_replied: Cell<bool>,
     token_in_query: Cell<bool>,
+    /// Headers for the response.
+    rate_limit: RefCell<Vec<(&'static str, String)>>,
 }
 
 /// The context of one request.
@@ -72,20 +88,32 @@ impl HttpContext for Http {
             return Action::Pause;
         };
         let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
-        let now_ms = now_ms();
-        match decide(gateway, &headers, now_ms, &self.progress, Patience::MayWait) {
+        let now = host::now();
+        match decide(gateway, &headers, now, &self.progress, Patience::MayWait) {
             Verdict::Forward => Action::Continue,
             Verdict::Replied => Action::Pause,
-            Verdict::Wait => {
+            Verdict::Wait(awaits) => {
                 let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
                 if !gateway.source.has_room_for(bytes) {
-                    decide(gateway, &headers, now_ms, &self.progress, Patience::MayNotWait);
-                    return Action::Pause;
+                    return match decide(
+                        gateway,
+                        &headers,
+                        now,
+                        &self.progress,
+                        Patience::MayNotWait,
+                    ) {
+                        Verdict::Forward => Action::Continue,
+                        Verdict::Replied | Verdict::Wait(_) => Action::Pause,
+                    };
+                }
+                if matches!(awaits, Awaits::Lease { .. }) {
+                    gateway.source.metrics.count_wait();
                 }
                 self.progress.is_waiting.set(true);
                 gateway.source.waiting.borrow_mut().push(Waiting {
                     context_id: self.context_id,
-                    since_ms: now_ms,
+                    awaits,
+                    since_ms: now.steady_ms,
                     bytes,
                     headers,
                     gateway: Rc::clone(gateway),
@@ -115,43 +143,73 @@ impl HttpContext for Http {
     }
 
     fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
-        if self.progress.token_in_query.get() && !self.progress.is_replied.get() {
-            keep_private();
+        if !self.progress.is_replied.get() {
+            if self.progress.token_in_query.get() {
+                keep_private();
+            }
+            for (name, value) in &*self.progress.rate_limit.borrow() {
+                let map = MapType::HttpResponseHeaders;
+                let _ = hostcalls::set_map_value(map, name, Some(value));
+            }
         }
         Action::Continue
     }
 }
 
-/// Decides the requests that waited for a snapshot, or for longer than they may.
+/// Decides the requests for which there may be now what they waited for, and those that waited for
+/// longer than they may.
 ///
 /// Leaves the effective context at that of the last request.
-pub(super) fn serve_waiting(source: &Source, now_ms: u64) {
+pub(super) fn serve_waiting(source: &Source, now: Moment) {
     if source.waiting.borrow().is_empty() {
         return;
     }
-    let is_ready = source.poller.borrow().replica().is_some();
-    let is_due = |waiting: &mut Waiting| {
-        // A clock that steps back ends the wait rather than prolonging it.
-        let waited_ms = now_ms.checked_sub(waiting.since_ms);
-        let is_over = waited_ms.is_none_or(|ms| ms >= waiting.gateway.config.startup_wait_ms);
-        is_ready || is_over
-    };
     // Where only the queue knows of a request any more, its client has left.
     source.waiting.borrow_mut().retain(|waiting| Rc::strong_count(&waiting.progress) > 1);
-    let due: Vec<Waiting> = source.waiting.borrow_mut().extract_if(.., is_due).collect();
-    for waiting in due {
-        waiting.progress.is_waiting.set(false);
+    let due: Vec<Waiting> = {
+        let is_ready = source.poller.borrow().replica().is_some();
+        let leases = source.leases.borrow();
+        let is_due = |waiting: &mut Waiting| match waiting.awaits {
+            Awaits::Lease { answers } => {
+                answers != leases.answers() || waiting.is_over(now) || !leases.may_wait(now)
+            }
+            Awaits::Snapshot => is_ready || waiting.is_over(now),
+        };
+        source.waiting.borrow_mut().extract_if(.., is_due).collect()
+    };
+    for mut waiting in due {
         // The client may be gone since, and its context with it.
         if hostcalls::set_effective_context(waiting.context_id).is_err() {
             continue;
         }
+        waiting.progress.is_waiting.set(false);
+        let patience = if waiting.is_over(now) { Patience::MayNotWait } else { Patience::MayWait };
         let Waiting { headers, gateway, progress, .. } = &waiting;
-        match decide(gateway, headers, now_ms, progress, Patience::MayNotWait) {
+        match decide(gateway, headers, now, progress, patience) {
             Verdict::Forward => {
                 let _ = hostcalls::resume_http_request();
             }
-            Verdict::Replied | Verdict::Wait => {}
+            Verdict::Replied => {}
+            Verdict::Wait(awaits) => {
+                progress.is_waiting.set(true);
+                if matches!(waiting.awaits, Awaits::Snapshot) {
+                    waiting.since_ms = now.steady_ms;
+                }
+                waiting.awaits = awaits;
+                source.waiting.borrow_mut().push(waiting);
+            }
         }
+    }
+}
+
+impl Waiting {
+    /// Reports whether it has waited for as long as it may.
+    fn is_over(&self, now: Moment) -> bool {
+        let most_ms = match self.awaits {
+            Awaits::Lease { .. } => MAX_WAIT_MS,
+            Awaits::Snapshot => self.gateway.config.startup_wait_ms,
+        };
+        now.steady_ms >= self.since_ms.saturating_add(most_ms)
     }
 }
 
@@ -163,39 +221,60 @@ enum Patience {
 enum Verdict {
     Forward,
     Replied,
-    Wait,
+    Wait(Awaits),
 }
 
 /// Decides a request in the effective context, and changes or answers it.
 fn decide(
     gateway: &Gateway,
     headers: &[(String, Vec<u8>)],
-    now_ms: u64,
+    now: Moment,
     progress: &Progress,
     patience: Patience,
 ) -> Verdict {
-    let profile = &gateway.config.profile;
+    let Gateway { config, source } = gateway;
+    let profile = &config.profile;
     let headers = Headers(headers);
-    let poller = gateway.source.poller.borrow();
-    let request = Request { headers, now_ms, client_address: &client_address };
-    let judgement = authorize::authorize(profile, poller.replica(), &request);
+    let poller = source.poller.borrow();
+    let request = Request { headers, now_ms: now.wall_ms, client_address: &client_address };
+    let mut judgement = authorize::authorize(profile, poller.replica(), &request);
+    let may_wait = matches!(patience, Patience::MayWait);
+    let leases = &mut *source.leases.borrow_mut();
+    let charge = charge::charge(leases, &mut judgement, now, may_wait, config.when_unreachable);
+    if leases.is_call_due(now)
+        && let Some(wake) = &*source.wake.borrow()
+    {
+        wake.call();
+    }
     // Even before a wait: a client that leaves meanwhile reaches the access log.
     apply(&judgement.edits);
-    record(&judgement, headers);
-    match (&judgement.outcome, patience) {
-        (Err(Rejection::NotReady), Patience::MayWait) if gateway.config.startup_wait_ms > 0 => {
-            return Verdict::Wait;
-        }
-        (Ok(_) | Err(_), Patience::MayWait | Patience::MayNotWait) => {}
+    record(&judgement, headers, matches!(charge, Charge::Waits));
+    match charge {
+        Charge::Waits => return Verdict::Wait(Awaits::Lease { answers: leases.answers() }),
+        Charge::OnCredit => source.metrics.count_credit(),
+        Charge::Done => {}
+    }
+    if may_wait
+        && config.startup_wait_ms > 0
+        && matches!(judgement.outcome, Err(Rejection::NotReady))
+    {
+        return Verdict::Wait(Awaits::Snapshot);
     }
 
     progress.token_in_query.set(judgement.token_in_query);
-    gateway.source.metrics.count_outcome(&judgement.outcome);
+    source.metrics.count_outcome(&judgement.outcome);
+    let rates = leases.rates(&judgement.dues, now);
+    let rates = rate_limit::headers(&profile.rate_limit_headers, &rates, leases.server_ms(now));
     match &judgement.outcome {
-        Ok(_) => Verdict::Forward,
+        Ok(_) => {
+            progress.rate_limit.replace(rates);
+            Verdict::Forward
+        }
         Err(rejection) => {
             progress.is_replied.set(true);
-            send(&answer::refusal(profile, &judgement, rejection, headers));
+            let mut answer = answer::refusal(profile, &judgement, rejection, headers);
+            answer.headers.extend(rates.into_iter().map(|(name, value)| (name.to_owned(), value)));
+            send(&answer);
             Verdict::Replied
         }
     }
@@ -218,7 +297,7 @@ fn apply(edits: &Edits) {
 ///
 /// The path is among them, without its token: `%REQ(:PATH)%` has the token where Envoy answers
 /// before the filter has seen the request.
-fn record(judgement: &Judgement<'_>, headers: Headers<'_>) {
+fn record(judgement: &Judgement<'_>, headers: Headers<'_>, waits: bool) {
     let path = judgement.edits.path.as_deref().or_else(|| headers.text(":path"));
     let path = path.unwrap_or_default().as_bytes();
     let _ = hostcalls::set_property(vec!["latchkey_path"], Some(path));
@@ -227,6 +306,7 @@ fn record(judgement: &Judgement<'_>, headers: Headers<'_>) {
         let _ = hostcalls::set_property(vec!["latchkey_key"], Some(key.as_bytes()));
     }
     let decision = match &judgement.outcome {
+        Ok(_) if waits => "waiting",
         Ok(Permit::Anonymous) => "anonymous",
         Ok(Permit::Key) => "permitted",
         Err(rejection) => rejection.reason(),

@@ -13,7 +13,12 @@ pub(super) struct Metrics {
     bad_request: Option<u32>,
     unauthenticated: Option<u32>,
     forbidden: Option<u32>,
+    over_limit: Option<u32>,
     unavailable: Option<u32>,
+    waited: Option<u32>,
+    on_credit: Option<u32>,
+    lease_calls: Option<u32>,
+    lease_failures: Option<u32>,
     updates: Option<u32>,
     poll_failures: Option<u32>,
     revision: Option<u32>,
@@ -28,7 +33,12 @@ impl Metrics {
             bad_request: counter("latchkey_requests_bad_request"),
             unauthenticated: counter("latchkey_requests_unauthenticated"),
             forbidden: counter("latchkey_requests_forbidden"),
+            over_limit: counter("latchkey_requests_over_limit"),
             unavailable: counter("latchkey_requests_unavailable"),
+            waited: counter("latchkey_requests_waited"),
+            on_credit: counter("latchkey_requests_on_credit"),
+            lease_calls: counter("latchkey_lease_calls"),
+            lease_failures: counter("latchkey_lease_failures"),
             updates: counter("latchkey_updates_applied"),
             poll_failures: counter("latchkey_poll_failures"),
             revision: hostcalls::define_metric(MetricType::Gauge, "latchkey_revision").ok(),
@@ -52,7 +62,8 @@ impl Metrics {
                 | Rejection::UnusableToken(_),
             ) => self.unauthenticated,
             Err(Rejection::AddressNotAllowed | Rejection::MissingRight { .. }) => self.forbidden,
-            Err(Rejection::NotReady) => self.unavailable,
+            Err(Rejection::LimitReached { .. }) => self.over_limit,
+            Err(Rejection::NotReady | Rejection::Unreachable) => self.unavailable,
         });
     }
 
@@ -61,6 +72,23 @@ impl Metrics {
         if let Some(id) = self.revision {
             let _ = hostcalls::record_metric(id, revision);
         }
+    }
+
+    /// Counts a request that waits for a lease.
+    pub(super) fn count_wait(&self) {
+        increment(self.waited);
+    }
+
+    pub(super) fn count_credit(&self) {
+        increment(self.on_credit);
+    }
+
+    pub(super) fn count_lease_call(&self) {
+        increment(self.lease_calls);
+    }
+
+    pub(super) fn count_lease_failure(&self) {
+        increment(self.lease_failures);
     }
 
     pub(super) fn count_poll_failure(&self) {

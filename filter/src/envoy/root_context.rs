@@ -3,46 +3,57 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use latchkey_protocol::Revision;
-use latchkey_protocol::poll::ORIGIN_HEADER;
+use latchkey_protocol::{Revision, lease};
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
-use proxy_wasm::types::{ContextType, MapType};
+use proxy_wasm::types::ContextType;
 
-use super::host::{self, now_ms};
+use super::control_plane::{Answer, ControlPlane};
+use super::host;
 use super::http_context::{self, Gateway, Http};
 use super::source::{self, Source};
+use super::wake::Wake;
 use crate::config::{Config, EdgeToken};
-use crate::poller::{CALL_TIMEOUT_MS, Progress};
+use crate::leases;
+use crate::poller::{self, Progress};
 
 /// One plugin configuration in one VM.
 pub(super) struct Root {
     context_id: u32,
     active: Option<Active>,
-    /// Token of the poll that is under way.
-    call: Option<u32>,
-    /// Whether the last poll failed, so that an outage is logged once.
-    is_degraded: bool,
+    /// The poll for updates.
+    poll: Link,
+    /// The call for leases.
+    lease: Link,
 }
 
 struct Active {
     gateway: Rc<Gateway>,
     source: Rc<Source>,
-    /// Without one, nothing is asked for and nothing but public routes is served.
-    edge_token: Option<EdgeToken>,
+    /// Without a credential, nothing is asked for and nothing but public routes is served.
+    control_plane: Option<ControlPlane>,
+}
+
+/// One kind of call, of which there is one at a time.
+#[derive(Default)]
+struct Link {
+    /// Token of the call that is under way.
+    call: Option<u32>,
+    /// Whether the last one failed, so that an outage is logged once.
+    is_degraded: bool,
 }
 
 impl Root {
     pub(super) fn new(context_id: u32) -> Self {
-        Self { context_id, active: None, call: None, is_degraded: false }
+        Self { context_id, active: None, poll: Link::default(), lease: Link::default() }
     }
 
     fn configure(&mut self) -> Result<(), String> {
         let json = self.get_plugin_configuration().unwrap_or_default();
         let config = Config::parse(&json)?;
-        let control_plane = &config.control_plane;
-        let name = &control_plane.edge_token_env;
-        let edge_token = control_plane
+        let name = &config.control_plane.edge_token_env;
+        let edge_token = config
+            .control_plane
             .edge_token
             .clone()
             .or_else(|| host::environment_variable(name).as_deref().and_then(EdgeToken::new));
@@ -60,47 +71,34 @@ impl Root {
             .and_then(|bytes| String::from_utf8(bytes).ok())
             .unwrap_or_default();
         let source = source::source(&config, &node_id);
-        // The root context before this one may have had a poll under way, which is cancelled
+        // The root context before this one may have had calls under way, which are cancelled
         // without an answer.
         source.poller.borrow_mut().abandon();
+        source.leases.borrow_mut().abandon();
+        source.wake.replace(Wake::register(&source.worker, self.context_id));
+        let control_plane = edge_token.map(|token| ControlPlane::new(&config, &token));
         let gateway = Rc::new(Gateway { config, source: Rc::clone(&source) });
-        self.active = Some(Active { gateway, source, edge_token });
+        self.active = Some(Active { gateway, source, control_plane });
         Ok(())
     }
 
     /// Makes the poll that is due, if any.
-    fn poll(&mut self) {
+    fn call_for_updates(&mut self) {
         let Some(active) = &self.active else {
             return;
         };
-        let Some(edge_token) = &active.edge_token else {
+        let Some(control_plane) = &active.control_plane else {
             return;
         };
-        let now_ms = now_ms();
+        let now_ms = host::now_ms();
         let Some(poll) = active.source.poller.borrow_mut().poll(now_ms) else {
             return;
         };
-        let control_plane = &active.gateway.config.control_plane;
-        let path = format!("{}{}", control_plane.path_prefix, poll.path_and_query());
-        let authorization = format!("Bearer {}", edge_token.reveal());
-        let call = self.dispatch_http_call(
-            &control_plane.cluster,
-            vec![
-                (":method", "GET"),
-                (":path", &path),
-                (":authority", &control_plane.authority),
-                ("authorization", &authorization),
-                ("accept", "application/json"),
-            ],
-            None,
-            vec![],
-            Duration::from_millis(CALL_TIMEOUT_MS),
-        );
-        match call {
-            Ok(token) => self.call = Some(token),
+        let path = poll.path_and_query();
+        match control_plane.call(&path, None, poller::CALL_TIMEOUT_MS) {
+            Ok(token) => self.poll.call = Some(token),
             Err(status) => {
-                let why = format!("the call could not be made ({status:?})");
-                self.on_poll_failure(now_ms, &why);
+                self.on_poll_failure(now_ms, &format!("the call could not be made ({status:?})"));
             }
         }
     }
@@ -111,91 +109,161 @@ impl Root {
         };
         active.source.poller.borrow_mut().on_failure(now_ms);
         active.source.metrics.count_poll_failure();
-        self.warn_once(why);
-    }
-
-    fn warn_once(&mut self, why: &str) {
-        if let Some(active) = &self.active
-            && !self.is_degraded
-        {
-            let profile = &active.gateway.config.profile.name;
-            let cluster = &active.gateway.config.control_plane.cluster;
-            log::warn!(
-                "latchkey: no updates from the control plane, keys stay as they are: {why} \
-                 (profile={profile} cluster={cluster})"
-            );
-        }
-        self.is_degraded = true;
+        self.poll.warn(active, "no updates from the control plane, keys stay as they are", why);
     }
 
     /// Takes in the answer of a poll.
-    fn on_answer(&mut self, num_headers: usize, body_bytes: usize) {
+    fn on_update(&mut self, answer: &Answer) {
         let Some(active) = &self.active else {
             return;
         };
         let source = Rc::clone(&active.source);
-        let now_ms = now_ms();
-        let answer = if num_headers == 0 { None } else { Some(answer_headers()) };
+        let now_ms = host::now_ms();
         match answer {
-            Some(AnswerHeaders { status, is_ours: true }) if status == b"200" => {
-                let body = self.get_http_call_response_body(0, body_bytes).unwrap_or_default();
-                let taken = source.poller.borrow_mut().on_update(now_ms, &body);
+            Answer::Own { status: 200, body } => {
+                let taken = source.poller.borrow_mut().on_update(now_ms, body);
                 match taken {
-                    Ok(Progress::Page) => self.is_degraded = false,
+                    Ok(Progress::Page) => self.poll.is_degraded = false,
+                    Ok(Progress::Recalled(subjects)) => {
+                        self.poll.is_degraded = false;
+                        let now = host::now();
+                        for subject in &subjects {
+                            source.leases.borrow_mut().recall(subject, now);
+                        }
+                    }
                     Ok(Progress::Applied(revision)) => {
-                        self.is_degraded = false;
-                        self.on_applied(revision, now_ms);
+                        self.poll.is_degraded = false;
+                        self.on_applied(revision);
                     }
                     Err(error) => {
                         source.metrics.count_poll_failure();
-                        self.warn_once(&error.to_string());
+                        let what = "no updates from the control plane, keys stay as they are";
+                        self.poll.warn(active, what, &error.to_string());
                     }
                 }
             }
-            Some(AnswerHeaders { status, is_ours: true }) if status == b"204" => {
-                self.is_degraded = false;
+            Answer::Own { status: 204, .. } => {
+                self.poll.is_degraded = false;
                 let up_to_date = source.poller.borrow_mut().on_nothing_new(now_ms);
                 if let Some(revision) = up_to_date {
-                    self.on_applied(revision, now_ms);
+                    self.on_applied(revision);
                 }
             }
-            Some(AnswerHeaders { status, is_ours }) => {
-                let status = String::from_utf8_lossy(&status);
-                let whose = if is_ours { "the control plane" } else { "a proxy on the way" };
-                if is_ours {
-                    source.poller.borrow_mut().start_over();
-                }
-                self.on_poll_failure(now_ms, &format!("{whose} answered {status}"));
+            Answer::Own { .. } => {
+                source.poller.borrow_mut().start_over();
+                self.on_poll_failure(now_ms, &answer.to_string());
             }
-            None => self.on_poll_failure(now_ms, "the answer did not arrive whole"),
+            Answer::Foreign { .. } | Answer::Broken => {
+                self.on_poll_failure(now_ms, &answer.to_string());
+            }
         }
     }
 
-    fn on_applied(&self, revision: Revision, now_ms: u64) {
+    fn on_applied(&self, revision: Revision) {
         if let Some(active) = &self.active {
             active.source.metrics.count_update(revision.number);
         }
         log::debug!("latchkey: up to date (revision={revision})");
-        self.serve_waiting(now_ms);
+        self.serve_waiting();
     }
 
-    /// Decides the requests that waited, now that there is a snapshot or their time is over.
-    fn serve_waiting(&self, now_ms: u64) {
+    /// Makes the call for leases that is due, if any.
+    fn call_for_leases(&mut self) {
         let Some(active) = &self.active else {
             return;
         };
-        http_context::serve_waiting(&active.source, now_ms);
+        let Some(control_plane) = &active.control_plane else {
+            return;
+        };
+        let Some(body) = active.source.leases.borrow_mut().call(host::now()) else {
+            return;
+        };
+        active.source.metrics.count_lease_call();
+        match control_plane.call(lease::PATH, Some(&body), leases::CALL_TIMEOUT_MS) {
+            Ok(token) => self.lease.call = Some(token),
+            Err(status) => {
+                active.source.leases.borrow_mut().on_failure(host::now());
+                self.on_lease_failure(&format!("the call could not be made ({status:?})"));
+            }
+        }
+    }
+
+    /// Takes in the answer of a call for leases, and decides the requests that waited for it.
+    fn on_leases(&mut self, answer: &Answer) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        let source = Rc::clone(&active.source);
+        let now = host::now();
+        let failure = match answer {
+            Answer::Own { status: 200, body } => {
+                let taken = source.leases.borrow_mut().on_answer(now, body);
+                taken.err().map(|error| format!("the answer is not readable: {error}"))
+            }
+            // The call is at fault, and would be again.
+            Answer::Own { status: 400..=499, .. } => {
+                source.leases.borrow_mut().on_refused_call(now);
+                Some(answer.to_string())
+            }
+            Answer::Own { .. } | Answer::Foreign { .. } | Answer::Broken => {
+                source.leases.borrow_mut().on_failure(now);
+                Some(answer.to_string())
+            }
+        };
+        match failure {
+            None => {
+                self.lease.is_degraded = false;
+                self.serve_waiting();
+            }
+            Some(why) => self.on_lease_failure(&why),
+        }
+    }
+
+    fn on_lease_failure(&mut self, why: &str) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        active.source.metrics.count_lease_failure();
+        self.lease.warn(active, "no leases from the control plane, limited calls will end", why);
+    }
+
+    /// Decides the requests that waited, now that there may be what they waited for or their time is
+    /// over.
+    fn serve_waiting(&self) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        http_context::serve_waiting(&active.source, host::now());
         let _ = hostcalls::set_effective_context(self.context_id);
     }
 }
 
-/// A poll that is under way ends with its context, without an answer; another context with the same
+impl Link {
+    /// Logs what is wrong, once until it is right again.
+    fn warn(&mut self, active: &Active, what: &str, why: &str) {
+        if !self.is_degraded {
+            let config = &active.gateway.config;
+            let (profile, cluster) = (&config.profile.name, &config.control_plane.cluster);
+            log::warn!("latchkey: {what}: {why} (profile={profile} cluster={cluster})");
+        }
+        self.is_degraded = true;
+    }
+}
+
+/// Calls that are under way end with their context, without an answer; another context with the same
 /// source goes on.
 impl Drop for Root {
     fn drop(&mut self) {
-        if let (Some(active), Some(_)) = (&self.active, self.call) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        if self.poll.call.is_some() {
             active.source.poller.borrow_mut().abandon();
         }
+        if self.lease.call.is_some() {
+            active.source.leases.borrow_mut().abandon();
+        }
+        active.source.wake.borrow_mut().take_if(|wake| wake.is_of(self.context_id));
     }
 }
 
@@ -207,12 +275,15 @@ impl Context for Root {
         body_size: usize,
         _num_trailers: usize,
     ) {
-        if self.call != Some(token_id) {
-            return;
+        if self.poll.call == Some(token_id) {
+            self.poll.call = None;
+            self.on_update(&Answer::read(num_headers, body_size));
+            self.call_for_updates();
+        } else if self.lease.call == Some(token_id) {
+            self.lease.call = None;
+            self.on_leases(&Answer::read(num_headers, body_size));
         }
-        self.call = None;
-        self.on_answer(num_headers, body_size);
-        self.poll();
+        self.call_for_leases();
     }
 }
 
@@ -232,8 +303,25 @@ impl RootContext for Root {
     }
 
     fn on_tick(&mut self) {
-        self.poll();
-        self.serve_waiting(now_ms());
+        if let Some(active) = &self.active {
+            // The context that could be woken before may be gone.
+            let wake = &mut *active.source.wake.borrow_mut();
+            if wake.is_none() {
+                *wake = Wake::register(&active.source.worker, self.context_id);
+            }
+        }
+        self.call_for_updates();
+        self.call_for_leases();
+        self.serve_waiting();
+    }
+
+    fn on_queue_ready(&mut self, queue_id: u32) {
+        let is_ours = self.active.as_ref().is_some_and(|active| {
+            active.source.wake.borrow().as_ref().is_some_and(|wake| wake.answer(queue_id))
+        });
+        if is_ours {
+            self.call_for_leases();
+        }
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
@@ -244,26 +332,6 @@ impl RootContext for Root {
     fn get_type(&self) -> Option<ContextType> {
         Some(ContextType::HttpContext)
     }
-}
-
-/// What the headers of an answer say.
-struct AnswerHeaders {
-    status: Vec<u8>,
-    is_ours: bool,
-}
-
-fn answer_headers() -> AnswerHeaders {
-    let mut answer = AnswerHeaders { status: Vec::new(), is_ours: false };
-    for (name, value) in
-        hostcalls::get_map_bytes(MapType::HttpCallResponseHeaders).unwrap_or_default()
-    {
-        match name.as_str() {
-            ":status" => answer.status = value,
-            ORIGIN_HEADER => answer.is_ours = true,
-            _ => {}
-        }
-    }
-    answer
 }
 
 /// How often the root context looks for what is due: a twentieth of the second within which a

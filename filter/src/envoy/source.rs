@@ -12,13 +12,20 @@ use super::host;
 use super::http_context::Waiting;
 use super::metrics::Metrics;
 use super::shared_data;
+use super::wake::Wake;
 use crate::config::Config;
+use crate::leases::Leases;
 use crate::poller::Poller;
 
 /// One control plane and profile, as this VM knows it.
 pub(super) struct Source {
+    /// Name of this VM.
+    pub(super) worker: String,
     pub(super) poller: RefCell<Poller>,
-    /// Requests that wait for the first snapshot.
+    pub(super) leases: RefCell<Leases>,
+    /// By what a request wakes a root context; none while there is no root context to wake.
+    pub(super) wake: RefCell<Option<Wake>>,
+    /// Requests that wait for the first snapshot or for a lease.
     pub(super) waiting: RefCell<Vec<Waiting>>,
     pub(super) metrics: Metrics,
 }
@@ -56,9 +63,13 @@ pub(super) fn source(config: &Config, node_id: &str) -> Rc<Source> {
     SOURCES.with_borrow_mut(|sources| {
         let make = || {
             let worker = format!("{:08x}", host::random_bits() & 0xffff_ffff);
-            let poller = Poller::new(&config.profile.name, &instance(node_id), &worker);
+            let instance = instance(node_id);
+            let poller = Poller::new(&config.profile.name, &instance, &worker);
             Rc::new(Source {
                 poller: RefCell::new(poller),
+                leases: RefCell::new(Leases::new(&instance, &worker)),
+                worker,
+                wake: RefCell::new(None),
                 waiting: RefCell::new(Vec::new()),
                 metrics: Metrics::define(),
             })

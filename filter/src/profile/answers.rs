@@ -4,6 +4,8 @@ use serde::Deserialize;
 use serde_json::value::RawValue;
 
 /// Answers to every reason for which a request is refused.
+///
+/// Each has a place for its `"{status}"`, so that another status is one edit.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Answers {
@@ -15,8 +17,23 @@ pub struct Answers {
     pub address_not_allowed: AnswerTemplate,
     /// The request can be read in more than one way, or not at all.
     pub bad_request: AnswerTemplate,
+    /// A limit over a long window is used up.
+    pub quota: AnswerTemplate,
+    /// A limit over a window of at most `throttle_seconds` is used up.
+    pub throttle: AnswerTemplate,
     /// There is nothing to decide with.
     pub unavailable: AnswerTemplate,
+}
+
+/// Headers by which clients learn what their limits leave.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+pub enum RateLimitHeaders {
+    /// `X-RateLimit-Limit`, `-Remaining` and `-Reset`.
+    #[serde(rename = "x-ratelimit")]
+    Legacy,
+    /// `RateLimit-Policy` and `RateLimit`.
+    #[serde(rename = "ratelimit")]
+    Standard,
 }
 
 /// Answers that differ on some routes.

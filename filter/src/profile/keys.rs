@@ -48,6 +48,21 @@ pub struct PlanDefault {
     pub max_user_keys: u32,
 }
 
+impl PlanDefault {
+    pub(super) fn check(&self) -> Result<(), String> {
+        for (index, limit) in self.limits.iter().enumerate() {
+            for (field, value) in
+                [("bucket_seconds", limit.bucket_seconds), ("buckets", limit.buckets)]
+            {
+                if value == 0 {
+                    return Err(format!(".limits[{index}].{field}`: expected 1 or more"));
+                }
+            }
+        }
+        Ok(())
+    }
+}
+
 impl KeyRules {
     /// Checks the name of a resource in a rule, `*` included.
     ///

@@ -1,0 +1,148 @@
+//! Stage: charging the call to what limits it.
+//!
+//! Nothing is charged for a request that is refused, and a call is charged to all limits or to none.
+
+use std::net::{IpAddr, Ipv4Addr, Ipv6Addr};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use latchkey_protocol::{Identity, Limit, Subject};
+
+use super::{Judgement, Rejection, Request};
+use crate::config::WhenUnreachable;
+use crate::leases::{Charged, Due, Leases, LimitReached, Moment};
+use crate::profile::Profile;
+use crate::replica::{KeyRecord, Replica};
+
+/// Whether a request is decided.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Charge {
+    /// It is; the judgement says how.
+    Done,
+    /// It is permitted without a lease: the control plane is away, and the operator allows it.
+    OnCredit,
+    /// It has to wait for a lease; nothing has been charged.
+    Waits,
+}
+
+/// Returns what a call with a key is charged to.
+pub(super) fn dues_of_key(key: &KeyRecord) -> Vec<Due> {
+    let mut dues = Vec::new();
+    let mut add = |subject: Subject, limits: Rc<[Limit]>| {
+        if !limits.is_empty() {
+            dues.push(Due { subject, limits });
+        }
+    };
+    let account = &key.account.id;
+    let limits = key.account.limits();
+    let everyone = Subject::Account { account: Arc::clone(account), identity: None };
+    add(everyone, limits.every_call);
+    let identity = Some(Identity::Key);
+    add(Subject::Account { account: Arc::clone(account), identity }, limits.with_key);
+    if let Some(own) = &key.limits {
+        let key = Arc::clone(&key.id);
+        add(Subject::Key { account: Arc::clone(account), key }, Rc::clone(own));
+    }
+    dues
+}
+
+/// Returns what a call without a token is charged to.
+///
+/// # Errors
+///
+/// [`Rejection::NotReady`] if that is not known yet.
+pub(super) fn dues_of_anonymous(
+    profile: &Profile,
+    replica: Option<&Replica>,
+    request: &Request<'_>,
+) -> Result<Vec<Due>, Rejection> {
+    let limits = match replica {
+        Some(replica) => replica.anonymous_limits(),
+        None if profile.limits_anonymous => return Err(Rejection::NotReady),
+        None => return Ok(Vec::new()),
+    };
+    if limits.is_empty() {
+        return Ok(Vec::new());
+    }
+    let address = (request.client_address)().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
+    let subject =
+        Subject::Address { profile: profile.name.as_str().into(), address: network(address) };
+    Ok(vec![Due { subject, limits: Rc::clone(limits) }])
+}
+
+/// Returns the address by which a client is counted: of IPv6 the first one of its network of 64 bits,
+/// all of which one client has.
+fn network(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V6(address) => {
+            let network = address.to_bits() & (u128::MAX << 64);
+            IpAddr::V6(Ipv6Addr::from_bits(network))
+        }
+        address @ IpAddr::V4(_) => address,
+    }
+}
+
+/// Charges a permitted request, or refuses it where a limit is used up.
+pub fn charge(
+    leases: &mut Leases,
+    judgement: &mut Judgement<'_>,
+    now: Moment,
+    may_wait: bool,
+    when_unreachable: WhenUnreachable,
+) -> Charge {
+    if judgement.outcome.is_err() {
+        return Charge::Done;
+    }
+    let mut done = Charge::Done;
+    if !judgement.dues.is_empty() {
+        match leases.charge(&judgement.dues, now) {
+            Charged::Admitted => {}
+            Charged::Refused(reached) => judgement.outcome = Err(rejection(reached)),
+            Charged::NoLease if may_wait && leases.may_wait(now) => return Charge::Waits,
+            Charged::NoLease => match leases.known_refusal(&judgement.dues, now) {
+                Some(reached) => judgement.outcome = Err(rejection(reached)),
+                None => {
+                    let is_allowed = match when_unreachable {
+                        WhenUnreachable::Allow => leases.charge_on_credit(&judgement.dues, now),
+                        WhenUnreachable::Deny => false,
+                    };
+                    if !is_allowed {
+                        judgement.outcome = Err(Rejection::Unreachable);
+                    }
+                    done = Charge::OnCredit;
+                }
+            },
+        }
+    }
+    match (&judgement.outcome, &judgement.holder) {
+        (Ok(_), Some(holder)) => leases.note_use(&holder.account, &holder.key, now),
+        (Ok(_), None) => {}
+        (Err(_), _) => done = Charge::Done,
+    }
+    done
+}
+
+fn rejection(reached: LimitReached) -> Rejection {
+    Rejection::LimitReached {
+        limit: reached.limit,
+        // Whole seconds, rounded up: never too early (RFC 9110, section 10.2.3).
+        retry_after_seconds: reached.available_in_ms.map(|ms| ms.div_ceil(1000).max(1)),
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn clients_are_counted_by_network() {
+        for (address, counted) in [
+            ("192.0.2.7", "192.0.2.7"),
+            ("::ffff:192.0.2.7", "192.0.2.7"),
+            ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
+        ] {
+            let network = network(address.parse().unwrap());
+            assert_eq!(network, counted.parse::<IpAddr>().unwrap(), "{address}");
+        }
+    }
+}

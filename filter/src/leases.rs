@@ -1,0 +1,528 @@
+//! Leases: what this VM may admit by itself, and when to ask for more.
+//!
+//! A state machine without I/O. Requests are charged to leases that are held here, one pool per
+//! [`Subject`]; what is spent is reported and the next lease asked for in one call for all of them.
+//! There is one call at a time. One whose answer was lost is made again, unchanged, so that the
+//! control plane can tell that it knows it already.
+
+mod pool;
+mod server_clock;
+
+use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
+use std::sync::Arc;
+
+use latchkey_protocol::lease::{
+    Credit, KeyUsage, LeaseAnswer, LeaseCall, LeaseOutcome, LeaseReport, LeaseRequest, MAX_ENTRIES,
+};
+use latchkey_protocol::{Limit, Subject};
+
+use crate::backoff::Backoff;
+use pool::{Look, Pool};
+
+pub use pool::Rate;
+pub use server_clock::ServerClock;
+
+/// A moment on two clocks.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Moment {
+    /// Milliseconds of a clock that never steps.
+    pub steady_ms: u64,
+    /// Milliseconds since the epoch, as far as the host knows.
+    pub wall_ms: u64,
+}
+
+/// What a request has to be charged to.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Due {
+    /// Whose calls are counted.
+    pub subject: Subject,
+    /// The limits that count them; not empty.
+    pub limits: Rc<[Limit]>,
+}
+
+/// What became of a charge.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Charged {
+    /// All limits have room, and the call counts.
+    Admitted,
+    /// A limit is used up, and nothing is counted.
+    Refused(LimitReached),
+    /// There is no lease at the moment, and nothing is counted. Worth waiting for.
+    NoLease,
+}
+
+/// Which limit is used up, and until when.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct LimitReached {
+    /// The limit that keeps the call longest; none if there is no such subject any more.
+    pub limit: Option<Limit>,
+    /// Milliseconds until a call will pass; none if none ever will.
+    pub available_in_ms: Option<u64>,
+}
+
+/// The leases of one VM.
+#[derive(Debug)]
+pub struct Leases {
+    instance: String,
+    worker: String,
+    clock: ServerClock,
+    pools: BTreeMap<Subject, Pool>,
+    /// Subjects that may need a lease.
+    wishes: BTreeSet<Subject>,
+    /// What is to be reported.
+    closed: Vec<LeaseReport>,
+    credits: BTreeMap<(Subject, u64), u64>,
+    usage: BTreeMap<(Arc<str>, Arc<str>, u64), KeyUsage>,
+    report_at_ms: Option<u64>,
+    /// When leases were last looked through for those that are over.
+    swept_at_ms: u64,
+    sequence: u64,
+    pending: Option<Pending>,
+    state: State,
+    backoff: Backoff,
+    /// Local time since which calls have failed.
+    unreachable_since_ms: Option<u64>,
+    /// Number of answers so far; those who wait look again after each.
+    answers: u64,
+}
+
+/// A call that was not answered yet.
+#[derive(Debug)]
+struct Pending {
+    call: LeaseCall,
+    /// The pools it asks for, with the time from which on where that is to come.
+    asked: Vec<(Subject, Option<u64>)>,
+}
+
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+enum State {
+    /// No call is under way, and none may be made before a moment.
+    Idle { until_ms: u64 },
+    /// One is under way since then.
+    InFlight { since_ms: u64 },
+}
+
+impl Leases {
+    /// Returns the leases of a VM that has none.
+    #[must_use]
+    pub fn new(instance: &str, worker: &str) -> Self {
+        Self {
+            instance: instance.to_owned(),
+            worker: worker.to_owned(),
+            clock: ServerClock::default(),
+            pools: BTreeMap::new(),
+            wishes: BTreeSet::new(),
+            closed: Vec::new(),
+            credits: BTreeMap::new(),
+            usage: BTreeMap::new(),
+            report_at_ms: None,
+            swept_at_ms: 0,
+            sequence: 0,
+            pending: None,
+            state: State::Idle { until_ms: 0 },
+            backoff: Backoff::new(worker),
+            unreachable_since_ms: None,
+            answers: 0,
+        }
+    }
+
+    /// Charges a call to all that are due: to all of them or to none.
+    pub fn charge(&mut self, dues: &[Due], now: Moment) -> Charged {
+        let now_ms = now.steady_ms;
+        let clock = self.clock;
+        let places: Vec<Look> =
+            dues.iter().map(|due| self.pool(due).look(&clock, now_ms)).collect();
+        let mut reached: Option<LimitReached> = None;
+        for (due, look) in dues.iter().zip(&places) {
+            match look {
+                Look::Lease(_) => {}
+                Look::Refused => {
+                    let refused = self.reached(&due.subject, now_ms);
+                    let is_longer = |known: &LimitReached| refused.lasts_longer_than(known);
+                    if reached.as_ref().is_none_or(is_longer) {
+                        reached = Some(refused);
+                    }
+                    self.wish(&due.subject, now_ms, false);
+                }
+                Look::Contested | Look::Nothing => self.wish(&due.subject, now_ms, true),
+            }
+        }
+        if let Some(reached) = reached {
+            return Charged::Refused(reached);
+        }
+        if places.iter().any(|look| !matches!(look, Look::Lease(_))) {
+            return Charged::NoLease;
+        }
+
+        for (due, look) in dues.iter().zip(places) {
+            let (Some(pool), Look::Lease(place)) = (self.pools.get_mut(&due.subject), look) else {
+                continue;
+            };
+            if pool.charge(place, &self.clock, now_ms, &mut self.closed) {
+                self.wishes.insert(due.subject.clone());
+            }
+        }
+        self.report_by(now_ms + REPORT_MS);
+        Charged::Admitted
+    }
+
+    /// Returns why a call that found no lease is refused, where the control plane has said it.
+    #[must_use]
+    pub fn known_refusal(&self, dues: &[Due], now: Moment) -> Option<LimitReached> {
+        let refused = dues.iter().filter(|due| {
+            self.pools.get(&due.subject).is_some_and(|pool| {
+                let look = pool.look(&self.clock, now.steady_ms);
+                matches!(look, Look::Contested | Look::Refused)
+            })
+        });
+        let reached = refused.map(|due| self.reached(&due.subject, now.steady_ms));
+        reached.reduce(|known, other| if other.lasts_longer_than(&known) { other } else { known })
+    }
+
+    /// Counts a call for which there is no lease, to be reported when the control plane is back.
+    /// Returns whether there is room to remember it.
+    pub fn charge_on_credit(&mut self, dues: &[Due], now: Moment) -> bool {
+        if self.credits.len().saturating_add(dues.len()) > MAX_REMEMBERED {
+            return false;
+        }
+        let at_ms = self.server_ms(now);
+        for due in dues {
+            // One entry per subject and bucket; the longest one, so that a long outage is not one
+            // entry per second. Shorter limits have long forgotten by then.
+            let longest = due.limits.iter().max_by_key(|limit| limit.bucket_seconds);
+            let begin_ms = longest.map_or(at_ms, |limit| {
+                let window = limit.window();
+                window.starts_at_ms(window.bucket(at_ms))
+            });
+            *self.credits.entry((due.subject.clone(), begin_ms)).or_default() += 1;
+        }
+        self.report_by(now.steady_ms + REPORT_MS);
+        true
+    }
+
+    /// Counts a call for the key with which it was made.
+    pub fn note_use(&mut self, account: &Arc<str>, key: &Arc<str>, now: Moment) {
+        let at_ms = self.server_ms(now);
+        if self.usage.len() >= MAX_REMEMBERED {
+            return;
+        }
+        let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS);
+        let usage = self.usage.entry(entry).or_insert_with(|| KeyUsage {
+            account: Arc::clone(account),
+            key: Arc::clone(key),
+            last_used_at_ms: at_ms,
+            count: 0,
+        });
+        usage.count += 1;
+        usage.last_used_at_ms = usage.last_used_at_ms.max(at_ms);
+        self.report_by(now.steady_ms + REPORT_MS);
+    }
+
+    /// Returns what the limits of a request leave, as far as that is known here.
+    pub fn rates(&mut self, dues: &[Due], now: Moment) -> Vec<Rate> {
+        let mut rates = Vec::new();
+        for due in dues {
+            if let Some(pool) = self.pools.get_mut(&due.subject) {
+                pool.rates(&self.clock, now.steady_ms, &mut rates);
+            }
+        }
+        rates
+    }
+
+    /// Returns the control plane's time, in milliseconds since the epoch: the earliest that it may
+    /// be, or the host's before the first answer.
+    #[must_use]
+    pub fn server_ms(&self, now: Moment) -> u64 {
+        self.clock.earliest_ms(now.steady_ms).unwrap_or(now.wall_ms)
+    }
+
+    /// Reports whether it is of use to wait for a lease: whether the control plane answers, or was
+    /// silent only for as long as a request may wait.
+    #[must_use]
+    pub fn may_wait(&self, now: Moment) -> bool {
+        self.unreachable_since_ms.is_none_or(|since_ms| now.steady_ms < since_ms + MAX_WAIT_MS)
+    }
+
+    /// Returns the number of answers so far.
+    #[must_use]
+    pub fn answers(&self) -> u64 {
+        self.answers
+    }
+
+    /// Returns the body of the call to make now, if one is due.
+    pub fn call(&mut self, now: Moment) -> Option<Vec<u8>> {
+        let now_ms = now.steady_ms;
+        match self.state {
+            State::InFlight { since_ms } if now_ms < since_ms + CALL_TIMEOUT_MS + LOST_AFTER_MS => {
+                return None;
+            }
+            State::Idle { until_ms } if now_ms < until_ms => return None,
+            State::InFlight { .. } | State::Idle { .. } => {}
+        }
+        if self.pending.is_none() {
+            self.pending = self.next_call(now_ms);
+        }
+        let body = serde_json::to_vec(&self.pending.as_ref()?.call).ok()?;
+        self.state = State::InFlight { since_ms: now_ms };
+        Some(body)
+    }
+
+    /// Reports whether a call would be made now; costs next to nothing.
+    #[must_use]
+    pub fn is_call_due(&self, now: Moment) -> bool {
+        let now_ms = now.steady_ms;
+        let is_idle = matches!(self.state, State::Idle { until_ms } if now_ms >= until_ms);
+        let asks = |subject: &Subject| {
+            self.pools.get(subject).is_some_and(|pool| now_ms >= pool.ask_at_ms)
+        };
+        is_idle && (self.pending.is_some() || self.wishes.iter().any(asks))
+    }
+
+    /// Takes in the answer to the call.
+    ///
+    /// # Errors
+    ///
+    /// If it is not readable; then the call is made again.
+    pub fn on_answer(&mut self, now: Moment, body: &[u8]) -> Result<(), serde_json::Error> {
+        let now_ms = now.steady_ms;
+        let answer: LeaseAnswer = match serde_json::from_slice(body) {
+            Ok(answer) => answer,
+            Err(error) => {
+                self.on_failure(now);
+                return Err(error);
+            }
+        };
+        let State::InFlight { since_ms } = self.state else {
+            return Ok(());
+        };
+        let Some(mut pending) = self.pending.take() else {
+            return Ok(());
+        };
+        self.backoff.reset();
+        self.unreachable_since_ms = None;
+        self.state = State::Idle { until_ms: now_ms };
+        self.answers += 1;
+        if self.clock.learn(since_ms, now_ms, answer.now_ms) {
+            self.give_back_all();
+        }
+        if answer.sequence > pending.call.sequence {
+            // Another store, or another holder of this name, is ahead: say it again as news.
+            self.sequence = answer.sequence + 1;
+            pending.call.sequence = self.sequence;
+            self.pending = Some(pending);
+            return Ok(());
+        }
+        for ((subject, ahead_at_ms), outcome) in pending.asked.into_iter().zip(answer.outcomes) {
+            let Some(pool) = self.pools.get_mut(&subject) else {
+                continue;
+            };
+            pool.is_asked = false;
+            pool.waiting = 0;
+            match outcome {
+                LeaseOutcome::Granted(grant) => pool.grant(grant),
+                LeaseOutcome::Refused(refusal) => {
+                    pool.refuse(refusal, ahead_at_ms, &self.clock, now_ms);
+                }
+            }
+        }
+        Ok(())
+    }
+
+    /// Takes in that the call was not answered, or not by the control plane.
+    pub fn on_failure(&mut self, now: Moment) {
+        let now_ms = now.steady_ms;
+        self.unreachable_since_ms.get_or_insert(now_ms);
+        self.state = State::Idle { until_ms: now_ms + self.backoff.fail() };
+    }
+
+    /// Takes in that the control plane refused the call as it is: what it held is given up.
+    pub fn on_refused_call(&mut self, now: Moment) {
+        for (subject, _) in self.pending.take().into_iter().flat_map(|pending| pending.asked) {
+            if let Some(pool) = self.pools.get_mut(&subject) {
+                pool.is_asked = false;
+            }
+        }
+        self.on_failure(now);
+    }
+
+    /// Gives back what is not spent of a subject's leases: others wait for it.
+    pub fn recall(&mut self, subject: &Subject, now: Moment) {
+        if let Some(pool) = self.pools.get_mut(subject) {
+            pool.close_all(&mut self.closed);
+            self.report_by(now.steady_ms);
+        }
+    }
+
+    /// Forgets that a call is under way: its answer will not come, and it is made again.
+    pub fn abandon(&mut self) {
+        if let State::InFlight { since_ms } = self.state {
+            self.state = State::Idle { until_ms: since_ms };
+        }
+    }
+
+    fn pool(&mut self, due: &Due) -> &mut Pool {
+        let pool = self.pools.entry(due.subject.clone()).or_insert_with(|| Pool::new(&due.limits));
+        if !Rc::ptr_eq(&pool.limits, &due.limits) && pool.limits != due.limits {
+            pool.change_limits(&due.limits, &mut self.closed);
+        }
+        pool
+    }
+
+    fn wish(&mut self, subject: &Subject, now_ms: u64, waits: bool) {
+        if let Some(pool) = self.pools.get_mut(subject) {
+            pool.used_at_ms = now_ms;
+            if waits {
+                pool.waiting = pool.waiting.saturating_add(1);
+                self.wishes.insert(subject.clone());
+            } else if pool.refusal().is_some_and(|refusal| refusal.is_contested) {
+                self.wishes.insert(subject.clone());
+            }
+        }
+    }
+
+    fn reached(&self, subject: &Subject, now_ms: u64) -> LimitReached {
+        let refusal = self.pools.get(subject).and_then(Pool::refusal);
+        let earliest_ms = self.clock.earliest_ms(now_ms).unwrap_or_default();
+        let used_up = refusal.and_then(|refusal| {
+            let mut empty = refusal.limits.iter().filter(|state| state.remaining == 0);
+            let longest = empty.next().map(|first| {
+                empty.fold(first, |a, b| if b.resets_at_ms > a.resets_at_ms { b } else { a })
+            });
+            longest.map(|state| state.limit.clone())
+        });
+        LimitReached {
+            limit: used_up,
+            available_in_ms: refusal
+                .and_then(|refusal| refusal.available_at_ms)
+                .map(|at_ms| at_ms.saturating_sub(earliest_ms)),
+        }
+    }
+
+    fn report_by(&mut self, at_ms: u64) {
+        let report_at_ms = self.report_at_ms.get_or_insert(at_ms);
+        *report_at_ms = at_ms.min(*report_at_ms);
+    }
+
+    /// Closes leases that are over, and forgets pools that are not used.
+    fn sweep(&mut self, now_ms: u64) {
+        if now_ms < self.swept_at_ms + SWEEP_MS {
+            return;
+        }
+        self.swept_at_ms = now_ms;
+        let before = self.closed.len();
+        for pool in self.pools.values_mut() {
+            pool.close_expired(&self.clock, now_ms, &mut self.closed);
+        }
+        let is_unspent = self.closed.len() > before;
+        self.pools.retain(|_, pool| !pool.is_idle(&self.clock, now_ms));
+        if is_unspent {
+            self.report_by(now_ms);
+        }
+    }
+
+    /// Gives back what is held: the control plane's clock has stepped.
+    fn give_back_all(&mut self) {
+        for pool in self.pools.values_mut() {
+            pool.close_all(&mut self.closed);
+        }
+    }
+
+    /// Returns a call with all that is to be said, if it is time to say something.
+    fn next_call(&mut self, now_ms: u64) -> Option<Pending> {
+        self.sweep(now_ms);
+        let mut call = LeaseCall {
+            instance: self.instance.clone(),
+            worker: self.worker.clone(),
+            ..LeaseCall::default()
+        };
+        let mut asked = Vec::new();
+        let mut later = BTreeSet::new();
+        for subject in std::mem::take(&mut self.wishes) {
+            let Some(pool) = self.pools.get_mut(&subject) else {
+                continue;
+            };
+            if now_ms < pool.ask_at_ms || call.requests.len() >= MAX_ENTRIES {
+                later.insert(subject);
+                continue;
+            }
+            let is_short = pool.waiting > 0 || !pool.is_well_stocked();
+            let at_ms = if is_short { None } else { pool.ahead(&self.clock, now_ms) };
+            if !is_short && at_ms.is_none() {
+                continue;
+            }
+            pool.is_asked = true;
+            let amount = pool.wanted(now_ms, at_ms.is_some());
+            let waiting = pool.waiting;
+            call.requests.push(LeaseRequest { subject: subject.clone(), amount, waiting, at_ms });
+            asked.push((subject, at_ms));
+        }
+        self.wishes = later;
+
+        let is_report_due = self.report_at_ms.is_some_and(|at_ms| now_ms >= at_ms);
+        if call.requests.is_empty() && !is_report_due {
+            return None;
+        }
+        if is_report_due {
+            self.report_at_ms = None;
+            for pool in self.pools.values_mut() {
+                if self.closed.len() >= MAX_ENTRIES {
+                    break;
+                }
+                pool.report(&mut self.closed);
+            }
+        }
+        call.reports = self.closed.drain(..self.closed.len().min(MAX_ENTRIES)).collect();
+        while call.usage.len() < MAX_ENTRIES
+            && let Some((_, usage)) = self.usage.pop_first()
+        {
+            call.usage.push(usage);
+        }
+        while call.credits.len() < MAX_ENTRIES
+            && let Some(((subject, at_ms), count)) = self.credits.pop_first()
+        {
+            call.credits.push(Credit { subject, at_ms, count });
+        }
+        if !(self.closed.is_empty() && self.usage.is_empty() && self.credits.is_empty()) {
+            self.report_by(now_ms);
+        }
+        self.sequence += 1;
+        call.sequence = self.sequence;
+        Some(Pending { call, asked })
+    }
+}
+
+impl LimitReached {
+    fn lasts_longer_than(&self, other: &Self) -> bool {
+        match (self.available_in_ms, other.available_in_ms) {
+            (_, None) => false,
+            (None, Some(_)) => true,
+            (Some(a), Some(b)) => a > b,
+        }
+    }
+}
+
+/// Longest time that a request waits for a lease, in milliseconds: with the tick that ends it, below
+/// the promised 250.
+pub const MAX_WAIT_MS: u64 = 190;
+
+/// Longest time that a call may take, in milliseconds: a commit to a slow disk and a lost packet.
+pub const CALL_TIMEOUT_MS: u64 = 2_000;
+
+/// How long after its time-out a call counts as lost: Envoy drops calls without a word when it
+/// replaces a plugin.
+const LOST_AFTER_MS: u64 = 500;
+
+/// How long what was spent may wait for a call that reports it.
+const REPORT_MS: u64 = 1_000;
+
+/// How often leases are looked through for those that are over: each tick.
+const SWEEP_MS: u64 = 40;
+
+/// Most entries of one kind that wait to be reported, so that an outage does not fill the memory.
+const MAX_REMEMBERED: usize = 100_000;
+
+const HOUR_MS: u64 = 3_600_000;
+
+#[cfg(test)]
+mod tests;

@@ -1,0 +1,373 @@
+//! What is held for one subject.
+
+use std::rc::Rc;
+
+use latchkey_protocol::Limit;
+use latchkey_protocol::lease::{Grant, LeaseReport, LimitState, Refusal};
+
+use super::ServerClock;
+
+/// The leases of one subject, and what is known of its limits.
+#[derive(Debug)]
+pub(super) struct Pool {
+    /// The limits for which leases are held.
+    pub(super) limits: Rc<[Limit]>,
+    held: Vec<Held>,
+    /// What the limits left when the lease in use was granted, or when one was refused.
+    states: Vec<Rc<LimitState>>,
+    /// Per limit, the lowest that was shown in a bucket.
+    shown: Vec<Shown>,
+    refusal: Option<Refusal>,
+    /// Local time since which others hold what is left.
+    contested_since_ms: Option<u64>,
+    demand: Demand,
+    last_grant: u64,
+    /// Requests that wait for a lease.
+    pub(super) waiting: u64,
+    /// Whether the call under way asks for it.
+    pub(super) is_asked: bool,
+    /// Local time before which it is of no use to ask again.
+    pub(super) ask_at_ms: u64,
+    /// Server time up to which nothing is granted ahead.
+    no_ahead_until_ms: u64,
+    /// Local time of the last request.
+    pub(super) used_at_ms: u64,
+}
+
+/// A limit and what it leaves, as it is shown to a client.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Rate {
+    /// The limit, and when something leaves its window.
+    pub state: Rc<LimitState>,
+    /// Calls left.
+    pub remaining: u64,
+}
+
+/// What a pool has for a request.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Look {
+    /// A lease, by its place.
+    Lease(usize),
+    /// Nothing, and it is known why.
+    Refused,
+    /// Nothing at the moment: what is left is held by others, who may return it.
+    Contested,
+    /// Nothing, and it is not known why.
+    Nothing,
+}
+
+#[derive(Debug)]
+struct Held {
+    id: u64,
+    amount: u64,
+    spent: u64,
+    reported: u64,
+    starts_at_ms: u64,
+    expires_at_ms: u64,
+    states: Vec<Rc<LimitState>>,
+}
+
+#[derive(Clone, Copy, Debug)]
+struct Shown {
+    bucket: u64,
+    remaining: u64,
+}
+
+impl Pool {
+    pub(super) fn new(limits: &Rc<[Limit]>) -> Self {
+        Self {
+            limits: Rc::clone(limits),
+            held: Vec::new(),
+            states: Vec::new(),
+            shown: Vec::new(),
+            refusal: None,
+            contested_since_ms: None,
+            demand: Demand::default(),
+            last_grant: 0,
+            waiting: 0,
+            is_asked: false,
+            ask_at_ms: 0,
+            no_ahead_until_ms: 0,
+            used_at_ms: 0,
+        }
+    }
+
+    /// Goes on with other limits: what was learned of the old ones is forgotten.
+    pub(super) fn change_limits(&mut self, limits: &Rc<[Limit]>, closed: &mut Vec<LeaseReport>) {
+        self.close_all(closed);
+        self.limits = Rc::clone(limits);
+        self.states.clear();
+        self.shown.clear();
+        self.refusal = None;
+        self.contested_since_ms = None;
+        self.ask_at_ms = 0;
+        self.no_ahead_until_ms = 0;
+    }
+
+    /// Returns what there is for a request now.
+    pub(super) fn look(&self, clock: &ServerClock, now_ms: u64) -> Look {
+        let (Some(earliest_ms), Some(latest_ms)) =
+            (clock.earliest_ms(now_ms), clock.latest_ms(now_ms))
+        else {
+            return Look::Nothing;
+        };
+        let usable = |held: &&(usize, &Held)| {
+            let held = held.1;
+            held.spent < held.amount
+                && held.starts_at_ms <= earliest_ms
+                && latest_ms < held.expires_at_ms
+        };
+        let mut soonest = None;
+        for held in self.held.iter().enumerate() {
+            let is_sooner = soonest.is_none_or(|(_, known): (usize, &Held)| {
+                held.1.expires_at_ms < known.expires_at_ms
+            });
+            if usable(&&held) && is_sooner {
+                soonest = Some(held);
+            }
+        }
+        if let Some((place, _)) = soonest {
+            return Look::Lease(place);
+        }
+        match &self.refusal {
+            Some(refusal) if earliest_ms < holds_until_ms(refusal) => {
+                let since_ms = self.contested_since_ms;
+                let is_patient = since_ms.is_some_and(|since| now_ms < since + CONTEST_PATIENCE_MS);
+                if is_patient { Look::Contested } else { Look::Refused }
+            }
+            Some(_) | None => Look::Nothing,
+        }
+    }
+
+    /// Charges a call to the lease at a place. Returns whether another lease is due.
+    pub(super) fn charge(
+        &mut self,
+        place: usize,
+        clock: &ServerClock,
+        now_ms: u64,
+        closed: &mut Vec<LeaseReport>,
+    ) -> bool {
+        self.demand.note(now_ms);
+        self.used_at_ms = now_ms;
+        let Some(held) = self.held.get_mut(place) else {
+            return true;
+        };
+        if held.spent == 0 {
+            self.states.clone_from(&held.states);
+        }
+        held.spent += 1;
+        if held.spent >= held.amount {
+            let held = self.held.swap_remove(place);
+            held.close(closed);
+        }
+        let left = self.left();
+        if left <= self.last_grant / 2 {
+            return true;
+        }
+        self.ahead(clock, now_ms).is_some()
+    }
+
+    /// Returns from when on to ask for the next lease: from the end of the last one held, where that
+    /// is near; none where it is not, or where nothing is granted ahead.
+    pub(super) fn ahead(&self, clock: &ServerClock, now_ms: u64) -> Option<u64> {
+        let ends_at_ms = self.held.iter().map(|held| held.expires_at_ms).max()?;
+        let latest_ms = clock.latest_ms(now_ms)?;
+        let is_near = latest_ms + RENEW_AHEAD_MS >= ends_at_ms && latest_ms < ends_at_ms;
+        (is_near && ends_at_ms > self.no_ahead_until_ms).then_some(ends_at_ms)
+    }
+
+    /// Returns how many calls to ask for: what was used in the last second or two and what waits,
+    /// less what is held.
+    pub(super) fn wanted(&self, now_ms: u64, is_ahead: bool) -> u64 {
+        let demand = self.demand.recent(now_ms).saturating_add(self.waiting).saturating_add(1);
+        if is_ahead { demand } else { demand.saturating_sub(self.left()).max(1) }
+    }
+
+    /// Reports whether more than half of what was granted is held.
+    pub(super) fn is_well_stocked(&self) -> bool {
+        self.left() > self.last_grant / 2
+    }
+
+    fn left(&self) -> u64 {
+        self.held.iter().fold(0, |sum, held| sum.saturating_add(held.amount - held.spent))
+    }
+
+    /// Takes in a lease.
+    pub(super) fn grant(&mut self, grant: Grant) {
+        self.refusal = None;
+        self.contested_since_ms = None;
+        self.ask_at_ms = 0;
+        self.last_grant = grant.amount;
+        self.held.push(Held {
+            id: grant.lease,
+            amount: grant.amount,
+            spent: 0,
+            reported: 0,
+            starts_at_ms: grant.starts_at_ms,
+            expires_at_ms: grant.expires_at_ms,
+            states: grant.limits.into_iter().map(Rc::new).collect(),
+        });
+    }
+
+    /// Takes in that there is no lease, for now or from a later moment on.
+    pub(super) fn refuse(
+        &mut self,
+        refusal: Refusal,
+        ahead_at_ms: Option<u64>,
+        clock: &ServerClock,
+        now_ms: u64,
+    ) {
+        if let Some(at_ms) = ahead_at_ms {
+            self.no_ahead_until_ms = at_ms;
+            return;
+        }
+        if self.left() > 0 {
+            // There is no more for now; what is held is still to be spent.
+            self.last_grant = 0;
+            self.ask_at_ms = now_ms + CONTEST_PAUSE_MS;
+            return;
+        }
+        self.states = refusal.limits.iter().cloned().map(Rc::new).collect();
+        if refusal.is_contested {
+            let since_ms = *self.contested_since_ms.get_or_insert(now_ms);
+            let is_patient = now_ms < since_ms + CONTEST_PATIENCE_MS;
+            let ask_again = clock.local_ms(refusal.ask_again_at_ms).unwrap_or(now_ms);
+            self.ask_at_ms = if is_patient { now_ms + CONTEST_PAUSE_MS } else { ask_again };
+        } else {
+            self.contested_since_ms = None;
+        }
+        self.refusal = Some(refusal);
+    }
+
+    /// Returns why there is nothing, if it is known.
+    pub(super) fn refusal(&self) -> Option<&Refusal> {
+        self.refusal.as_ref()
+    }
+
+    /// Closes the leases that are over.
+    pub(super) fn close_expired(
+        &mut self,
+        clock: &ServerClock,
+        now_ms: u64,
+        closed: &mut Vec<LeaseReport>,
+    ) {
+        let Some(latest_ms) = clock.latest_ms(now_ms) else {
+            return;
+        };
+        for held in self.held.extract_if(.., |held| latest_ms >= held.expires_at_ms) {
+            held.close(closed);
+        }
+    }
+
+    /// Gives back all leases.
+    pub(super) fn close_all(&mut self, closed: &mut Vec<LeaseReport>) {
+        for held in self.held.drain(..) {
+            held.close(closed);
+        }
+    }
+
+    /// Reports what was spent since the last report of leases that stay open.
+    pub(super) fn report(&mut self, reports: &mut Vec<LeaseReport>) {
+        for held in &mut self.held {
+            if held.spent > held.reported && held.id != NO_LEASE {
+                held.reported = held.spent;
+                reports.push(LeaseReport { lease: held.id, spent: held.spent, is_closed: false });
+            }
+        }
+    }
+
+    /// Reports whether nothing is lost when the pool is forgotten.
+    pub(super) fn is_idle(&self, clock: &ServerClock, now_ms: u64) -> bool {
+        let is_refused = self.refusal.as_ref().is_some_and(|refusal| {
+            clock.earliest_ms(now_ms).is_some_and(|ms| ms < refusal.ask_again_at_ms)
+        });
+        // A long refusal outlives its use: an exhausted account would else cost a call again.
+        let patience_ms = if is_refused { KEPT_REFUSED_MS } else { KEPT_IDLE_MS };
+        self.held.is_empty() && !self.is_asked && now_ms > self.used_at_ms + patience_ms
+    }
+
+    /// Returns what each limit leaves, as it is to be shown now.
+    ///
+    /// What others hold is not in it. In one bucket it never rises: what others return stays unseen
+    /// until the next.
+    pub(super) fn rates(&mut self, clock: &ServerClock, now_ms: u64, rates: &mut Vec<Rate>) {
+        let begun = self.held.iter().filter(|held| held.spent > 0);
+        let mine = begun.fold(0_u64, |sum, held| sum.saturating_add(held.amount - held.spent));
+        let earliest_ms = clock.earliest_ms(now_ms).unwrap_or_default();
+        self.shown.resize(self.states.len(), Shown { bucket: u64::MAX, remaining: 0 });
+        for (state, shown) in self.states.iter().zip(&mut self.shown) {
+            let bucket = state.limit.window().bucket(earliest_ms);
+            let remaining = state.remaining.saturating_add(mine).min(state.limit.amount);
+            let is_same = shown.bucket == bucket;
+            *shown = Shown {
+                bucket,
+                remaining: if is_same { remaining.min(shown.remaining) } else { remaining },
+            };
+            rates.push(Rate { state: Rc::clone(state), remaining: shown.remaining });
+        }
+    }
+}
+
+impl Held {
+    fn close(self, closed: &mut Vec<LeaseReport>) {
+        if self.id != NO_LEASE {
+            closed.push(LeaseReport { lease: self.id, spent: self.spent, is_closed: true });
+        }
+    }
+}
+
+/// Returns until when a refusal is the answer; one that is contested a little longer, since the next
+/// one is under way by then.
+fn holds_until_ms(refusal: &Refusal) -> u64 {
+    let more_ms = if refusal.is_contested { CONTEST_GRACE_MS } else { 0 };
+    refusal.ask_again_at_ms.saturating_add(more_ms)
+}
+
+/// Calls of the last one to two seconds.
+#[derive(Debug, Default)]
+struct Demand {
+    second: u64,
+    current: u64,
+    before: u64,
+}
+
+impl Demand {
+    fn note(&mut self, now_ms: u64) {
+        let second = now_ms / 1000;
+        if second != self.second {
+            self.before = if second == self.second + 1 { self.current } else { 0 };
+            self.current = 0;
+            self.second = second;
+        }
+        self.current += 1;
+    }
+
+    fn recent(&self, now_ms: u64) -> u64 {
+        match (now_ms / 1000).saturating_sub(self.second) {
+            0 => self.before.saturating_add(self.current),
+            1 => self.current,
+            _ => 0,
+        }
+    }
+}
+
+/// Number of a grant of which nothing is reported.
+const NO_LEASE: u64 = 0;
+
+/// How long before a lease ends the next one is asked for: several round trips.
+const RENEW_AHEAD_MS: u64 = 300;
+
+/// How long requests of a subject may wait for what others return.
+const CONTEST_PATIENCE_MS: u64 = 150;
+
+/// How long to wait until asking again meanwhile.
+const CONTEST_PAUSE_MS: u64 = 25;
+
+/// How long a contested refusal holds while the next answer is under way.
+const CONTEST_GRACE_MS: u64 = 1_000;
+
+/// How long a pool is kept that holds nothing and is not used.
+const KEPT_IDLE_MS: u64 = 10_000;
+
+/// The same where a refusal is known.
+const KEPT_REFUSED_MS: u64 = 600_000;
