@@ -9,4 +9,5 @@ mod hostile;
 mod management_api;
 mod outage;
 mod propagation;
+mod quota;
 mod secrets;
