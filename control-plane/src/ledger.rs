@@ -16,6 +16,7 @@ use latchkey_protocol::lease::{
 };
 use latchkey_protocol::{Limit, Subject};
 
+use standing::Room;
 pub(crate) use standing::{Lease, Standing};
 
 use crate::store::StoreError;
@@ -236,15 +237,15 @@ impl Desk {
             return Ok(LeaseOutcome::Refused(refusal));
         }
 
-        let room = standing.room(&limits, starts_at_ms, self.now_ms);
-        if request.waiting > room {
+        let room = standing.room(&limits, &self.holder, starts_at_ms, self.now_ms);
+        if request.waiting > room.calls {
             self.recall(&standing, &request.subject);
         }
-        if room == 0 {
+        let amount = size(request, room);
+        if amount == 0 {
             let refusal = standing.refusal(&limits, starts_at_ms, self.now_ms);
             return Ok(LeaseOutcome::Refused(refusal));
         }
-        let amount = size(request, room, standing.holders(&self.holder, self.now_ms));
         let ends = limits.iter().map(|limit| {
             let window = limit.window();
             window.ends_at_ms(window.bucket(starts_at_ms))
@@ -287,16 +288,12 @@ impl Desk {
     }
 }
 
-/// Returns how many calls to lease to one of so many holders, of so many that are left.
-///
-/// Calls that wait get theirs, for they are made at once. Beyond that it is what is wanted, and a
-/// little more where there is plenty, but never more than a small share: so that little lies unspent
-/// with one holder when another asks for the last, and leases shrink to single calls near the limit.
-fn size(request: &LeaseRequest, room: u64, holders: u64) -> u64 {
-    let generous = (room / PLENTY).min(GENEROUS_LEASE);
-    let spare = room / holders.saturating_mul(SPARE_SHARE).max(1);
-    let most = request.waiting.saturating_add(spare);
-    request.amount.max(generous).min(most).max(1).min(room)
+/// Returns how many calls to lease: what is wanted, and a little more where there is plenty, but beyond
+/// the calls that wait no more than what may be spared.
+fn size(request: &LeaseRequest, room: Room) -> u64 {
+    let generous = (room.calls / PLENTY).min(GENEROUS_LEASE);
+    let most = request.waiting.saturating_add(room.spare).min(room.calls);
+    request.amount.max(generous).min(most)
 }
 
 fn granted(standing: &Standing, limits: &[Limit], lease: &Lease) -> Grant {
@@ -320,9 +317,6 @@ const RETURN_MS: u64 = 60_000;
 /// Size of a lease that is granted where little is wanted but plenty is left, so that an account with
 /// a few calls a second does not need a call-out for each.
 const GENEROUS_LEASE: u64 = 16;
-
-/// All holders together have at most this part of what is left beside what they are about to spend.
-const SPARE_SHARE: u64 = 16;
 
 /// How many times larger than such a lease the rest has to be.
 const PLENTY: u64 = 512;

@@ -78,21 +78,14 @@ pub struct Leases {
     /// When leases were last looked through for those that are over.
     swept_at_ms: u64,
     sequence: u64,
-    pending: Option<Pending>,
+    /// The call that was not answered yet.
+    pending: Option<LeaseCall>,
     state: State,
     backoff: Backoff,
     /// Local time since which calls have failed.
     unreachable_since_ms: Option<u64>,
     /// Number of answers so far; those who wait look again after each.
     answers: u64,
-}
-
-/// A call that was not answered yet.
-#[derive(Debug)]
-struct Pending {
-    call: LeaseCall,
-    /// The pools it asks for, with the time from which on where that is to come.
-    asked: Vec<(Subject, Option<u64>)>,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -263,7 +256,7 @@ impl Leases {
         if self.pending.is_none() {
             self.pending = self.next_call(now_ms);
         }
-        let body = serde_json::to_vec(&self.pending.as_ref()?.call).ok()?;
+        let body = serde_json::to_vec(self.pending.as_ref()?).ok()?;
         self.state = State::InFlight { since_ms: now_ms };
         Some(body)
     }
@@ -277,6 +270,14 @@ impl Leases {
             self.pools.get(subject).is_some_and(|pool| now_ms >= pool.ask_at_ms)
         };
         is_idle && (self.pending.is_some() || self.wishes.iter().any(asks))
+    }
+
+    /// Reports whether requests wait for what others are about to give back, so that it is worth
+    /// looking again sooner than usual.
+    #[must_use]
+    pub fn is_contested(&self) -> bool {
+        let waits = |subject| self.pools.get(subject).is_some_and(|pool: &Pool| pool.waiting > 0);
+        self.wishes.iter().any(waits)
     }
 
     /// Takes in the answer to the call.
@@ -306,23 +307,25 @@ impl Leases {
         if self.clock.learn(since_ms, now_ms, answer.now_ms) {
             self.give_back_all();
         }
-        if answer.sequence > pending.call.sequence {
+        if answer.sequence > pending.sequence {
             // Another store, or another holder of this name, is ahead: say it again as news.
             self.sequence = answer.sequence + 1;
-            pending.call.sequence = self.sequence;
+            pending.sequence = self.sequence;
             self.pending = Some(pending);
             return Ok(());
         }
-        for ((subject, ahead_at_ms), outcome) in pending.asked.into_iter().zip(answer.outcomes) {
+        let requests = pending.requests.into_iter().zip(answer.outcomes);
+        for (LeaseRequest { subject, waiting, at_ms, .. }, outcome) in requests {
             let Some(pool) = self.pools.get_mut(&subject) else {
                 continue;
             };
             pool.is_asked = false;
             pool.waiting = 0;
             match outcome {
-                LeaseOutcome::Granted(grant) => pool.grant(grant),
+                LeaseOutcome::Granted(grant) => pool.grant(grant, waiting),
                 LeaseOutcome::Refused(refusal) => {
-                    pool.refuse(refusal, ahead_at_ms, &self.clock, now_ms);
+                    let asked = (waiting, answer.now_ms);
+                    pool.refuse(refusal, at_ms, asked, &self.clock, now_ms);
                 }
             }
         }
@@ -338,8 +341,8 @@ impl Leases {
 
     /// Takes in that the control plane refused the call as it is: what it held is given up.
     pub fn on_refused_call(&mut self, now: Moment) {
-        for (subject, _) in self.pending.take().into_iter().flat_map(|pending| pending.asked) {
-            if let Some(pool) = self.pools.get_mut(&subject) {
+        for request in self.pending.take().into_iter().flat_map(|call| call.requests) {
+            if let Some(pool) = self.pools.get_mut(&request.subject) {
                 pool.is_asked = false;
             }
         }
@@ -373,6 +376,10 @@ impl Leases {
         if let Some(pool) = self.pools.get_mut(subject) {
             pool.used_at_ms = now_ms;
             if waits {
+                // A renewal that was refused says nothing of what is given to one that waits.
+                if pool.refusal().is_none() {
+                    pool.ask_at_ms = now_ms;
+                }
                 pool.waiting = pool.waiting.saturating_add(1);
                 self.wishes.insert(subject.clone());
             } else if pool.refusal().is_some_and(|refusal| refusal.is_contested) {
@@ -429,14 +436,13 @@ impl Leases {
     }
 
     /// Returns a call with all that is to be said, if it is time to say something.
-    fn next_call(&mut self, now_ms: u64) -> Option<Pending> {
+    fn next_call(&mut self, now_ms: u64) -> Option<LeaseCall> {
         self.sweep(now_ms);
         let mut call = LeaseCall {
             instance: self.instance.clone(),
             worker: self.worker.clone(),
             ..LeaseCall::default()
         };
-        let mut asked = Vec::new();
         let mut later = BTreeSet::new();
         for subject in std::mem::take(&mut self.wishes) {
             let Some(pool) = self.pools.get_mut(&subject) else {
@@ -446,7 +452,7 @@ impl Leases {
                 later.insert(subject);
                 continue;
             }
-            let is_short = pool.waiting > 0 || !pool.is_well_stocked();
+            let is_short = pool.is_short();
             let at_ms = if is_short { None } else { pool.ahead(&self.clock, now_ms) };
             if !is_short && at_ms.is_none() {
                 continue;
@@ -454,8 +460,7 @@ impl Leases {
             pool.is_asked = true;
             let amount = pool.wanted(now_ms, at_ms.is_some());
             let waiting = pool.waiting;
-            call.requests.push(LeaseRequest { subject: subject.clone(), amount, waiting, at_ms });
-            asked.push((subject, at_ms));
+            call.requests.push(LeaseRequest { subject, amount, waiting, at_ms });
         }
         self.wishes = later;
 
@@ -488,7 +493,7 @@ impl Leases {
         }
         self.sequence += 1;
         call.sequence = self.sequence;
-        Some(Pending { call, asked })
+        Some(call)
     }
 }
 

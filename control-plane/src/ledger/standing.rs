@@ -34,6 +34,18 @@ pub(crate) struct Lease {
     pub(crate) expires_at_ms: u64,
 }
 
+/// What is left to lease.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Room {
+    /// Calls.
+    pub(crate) calls: u64,
+    /// Those of them that a holder may have beside what it spends at once.
+    ///
+    /// It is a small share of what is left: so little lies unspent with one holder when another asks
+    /// for the last, and near the limit there are no leases but for calls that wait.
+    pub(crate) spare: u64,
+}
+
 /// What a subject used of a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub(crate) struct LimitUsage {
@@ -46,13 +58,21 @@ pub(crate) struct LimitUsage {
 }
 
 impl Standing {
-    /// Returns how many calls all limits leave to a lease that starts at a moment.
+    /// Returns what all limits leave to a lease that starts at a moment.
     ///
     /// Every window that such calls would be in must have room for them: the one that ends with their
     /// bucket, and those that end with the bucket of a lease that was granted ahead. What was used in
     /// buckets after the current one is there because the clock has stepped back; it counts always.
-    pub(crate) fn room(&self, limits: &[Limit], starts_at_ms: u64, now_ms: u64) -> u64 {
-        let left = limits.iter().map(|limit| {
+    pub(crate) fn room(
+        &self,
+        limits: &[Limit],
+        holder: &str,
+        starts_at_ms: u64,
+        now_ms: u64,
+    ) -> Room {
+        let holders = self.holders(holder, now_ms);
+        let mut room = Room { calls: u64::MAX, spare: u64::MAX };
+        for limit in limits {
             let window = limit.window();
             let bucket = window.bucket(starts_at_ms);
             let ahead = |lease: &&Lease| is_ahead(lease, now_ms);
@@ -61,9 +81,12 @@ impl Standing {
                 later.filter(|end| *end > bucket && window.oldest(*end) <= bucket).collect();
             ends.insert(bucket);
             let taken = ends.into_iter().map(|end| self.taken(limit, window, end, now_ms)).max();
-            limit.amount.saturating_sub(taken.unwrap_or_default())
-        });
-        left.min().unwrap_or(u64::MAX)
+            let calls = limit.amount.saturating_sub(taken.unwrap_or_default());
+            let parts = if window.seconds() <= BURST_SECONDS { BURST_PARTS } else { SPARE_PARTS };
+            room.calls = room.calls.min(calls);
+            room.spare = room.spare.min(calls / holders.saturating_mul(parts).max(1));
+        }
+        room
     }
 
     /// Returns the calls of the window that ends with a bucket, leased ones included.
@@ -80,7 +103,7 @@ impl Standing {
     }
 
     /// Returns the number of holders that share what is left, this one included.
-    pub(crate) fn holders(&self, holder: &str, now_ms: u64) -> u64 {
+    fn holders(&self, holder: &str, now_ms: u64) -> u64 {
         let open = self.leases.iter().filter(|lease| lease.expires_at_ms > now_ms);
         let mut names: BTreeSet<&str> = open.map(|lease| lease.holder.as_str()).collect();
         names.insert(holder);
@@ -107,7 +130,10 @@ impl Standing {
         let may_return = |lease: &&Lease| {
             lease.amount > lease.spent && lease.expires_at_ms.saturating_add(RETURN_MS) > now_ms
         };
-        let is_contested = self.leases.iter().any(|lease| may_return(&lease))
+        // Where something is left there is just nothing to spare; calls that wait would get it.
+        let is_used_up = available_at_ms != Some(at_ms);
+        let is_contested = is_used_up
+            && self.leases.iter().any(|lease| may_return(&lease))
             && limits.iter().all(|limit| {
                 let least = self.counts_with_leases(limit, |lease| {
                     if may_return(&lease) { lease.spent } else { lease.amount }
@@ -178,6 +204,14 @@ fn is_ahead(lease: &Lease, now_ms: u64) -> bool {
     lease.starts_at_ms > now_ms && lease.starts_at_ms <= now_ms.saturating_add(MAX_AHEAD_MS)
 }
 
+/// All holders together may have this part of what is left beside what they spend at once.
+const SPARE_PARTS: u64 = 16;
+
+/// The same of limits over so few seconds that what is not spent is soon back by itself; a larger part
+/// spares them many waits.
+const BURST_PARTS: u64 = 2;
+const BURST_SECONDS: u64 = 2;
+
 /// How long after a lease's end its holder's report is there: a tick and a call.
 const REPORT_MS: u64 = 80;
 
@@ -211,9 +245,13 @@ mod tests {
         let mut standing = used(10, 100, 3);
         standing.leases.push(lease(4, 1_000_000, 1_003_000));
         let limits = [limit(10, 10, 1)];
-        assert_eq!(standing.room(&limits, 1_000_500, 1_000_500), 3);
-        assert_eq!(standing.room(&limits, 1_009_999, 1_009_999), 3, "expired, not reported");
-        assert_eq!(standing.room(&limits, 1_010_000, 1_010_000), 10, "another bucket");
+        assert_eq!(standing.room(&limits, "i/v", 1_000_500, 1_000_500).calls, 3);
+        assert_eq!(
+            standing.room(&limits, "i/v", 1_009_999, 1_009_999).calls,
+            3,
+            "expired, not reported"
+        );
+        assert_eq!(standing.room(&limits, "i/v", 1_010_000, 1_010_000).calls, 10, "another bucket");
     }
 
     #[test]
@@ -221,9 +259,13 @@ mod tests {
         let mut standing = Standing::default();
         standing.leases.push(lease(8, 101_000, 102_000));
         let now_ms = 100_700;
-        assert_eq!(standing.room(&[limit(10, 1, 1)], now_ms, now_ms), 10);
-        assert_eq!(standing.room(&[limit(10, 1, 2)], now_ms, now_ms), 2, "both are in one window");
-        assert_eq!(standing.room(&[limit(10, 1, 1)], 101_000, now_ms), 2);
+        assert_eq!(standing.room(&[limit(10, 1, 1)], "i/v", now_ms, now_ms).calls, 10);
+        assert_eq!(
+            standing.room(&[limit(10, 1, 2)], "i/v", now_ms, now_ms).calls,
+            2,
+            "both are in one window"
+        );
+        assert_eq!(standing.room(&[limit(10, 1, 1)], "i/v", 101_000, now_ms).calls, 2);
     }
 
     /// A window of two buckets used to count a third one where a lease was granted ahead.
@@ -232,7 +274,7 @@ mod tests {
         let mut standing = used(1, 99, 6);
         standing.leases.push(lease(4, 101_000, 102_000));
         let now_ms = 100_700;
-        assert_eq!(standing.room(&[limit(10, 1, 2)], now_ms, now_ms), 4);
+        assert_eq!(standing.room(&[limit(10, 1, 2)], "i/v", now_ms, now_ms).calls, 4);
     }
 
     #[test]
@@ -240,7 +282,11 @@ mod tests {
         let mut standing = used(10, 100, 9);
         standing.leases.push(lease(1, 1_005_000, 1_008_000));
         for now_ms in [1_009_000, 990_000, 500_000] {
-            assert_eq!(standing.room(&[limit(10, 10, 1)], now_ms, now_ms), 0, "{now_ms}");
+            assert_eq!(
+                standing.room(&[limit(10, 10, 1)], "i/v", now_ms, now_ms).calls,
+                0,
+                "{now_ms}"
+            );
         }
     }
 
@@ -249,8 +295,8 @@ mod tests {
         let mut standing = used(10, 100, 7);
         standing.counts.insert(1, BTreeMap::from([(1_000, 4)]));
         let limits = [limit(10, 10, 1), limit(5, 1, 1)];
-        assert_eq!(standing.room(&limits, 1_000_500, 1_000_500), 1);
-        assert_eq!(standing.room(&limits, 1_001_000, 1_001_000), 3);
+        assert_eq!(standing.room(&limits, "i/v", 1_000_500, 1_000_500).calls, 1);
+        assert_eq!(standing.room(&limits, "i/v", 1_001_000, 1_001_000).calls, 3);
         standing.counts.insert(1, BTreeMap::from([(1_000, 5)]));
         let refusal = standing.refusal(&limits, 1_000_500, 1_000_500);
         assert_eq!((refusal.available_at_ms, refusal.is_contested), (Some(1_001_000), false));
@@ -271,6 +317,22 @@ mod tests {
         let refusal = standing.refusal(&limits, 105_500, 105_500);
         assert_eq!(refusal.available_at_ms, Some(113_000), "never too early");
         assert_eq!((refusal.is_contested, refusal.ask_again_at_ms), (true, 105_880));
+    }
+
+    #[test]
+    fn little_is_spared_near_a_limit() {
+        let spare = |used_calls: u64, limit: Limit| {
+            let standing = used(limit.bucket_seconds, 100, used_calls);
+            let now_ms = limit.window().starts_at_ms(100);
+            standing.room(&[limit], "i/v", now_ms, now_ms).spare
+        };
+        assert_eq!(spare(0, limit(1000, 3600, 1)), 62);
+        assert_eq!(spare(985, limit(1000, 3600, 1)), 0);
+        assert_eq!(spare(0, limit(10, 1, 1)), 5);
+        let mut standing = used(3600, 100, 0);
+        standing.leases.push(lease(1, 360_000_000, 360_003_000));
+        let room = standing.room(&[limit(1001, 3600, 1)], "i/v", 360_000_000, 360_000_000);
+        assert_eq!((room.calls, room.spare), (1000, 31), "two holders");
     }
 
     #[test]

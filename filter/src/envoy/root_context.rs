@@ -25,6 +25,7 @@ pub(super) struct Root {
     poll: Link,
     /// The call for leases.
     lease: Link,
+    tick: Duration,
 }
 
 struct Active {
@@ -45,7 +46,8 @@ struct Link {
 
 impl Root {
     pub(super) fn new(context_id: u32) -> Self {
-        Self { context_id, active: None, poll: Link::default(), lease: Link::default() }
+        let (poll, lease) = (Link::default(), Link::default());
+        Self { context_id, active: None, poll, lease, tick: TICK }
     }
 
     fn configure(&mut self) -> Result<(), String> {
@@ -227,6 +229,19 @@ impl Root {
         self.lease.warn(active, "no leases from the control plane, limited calls will end", why);
     }
 
+    /// Ticks faster while requests wait for what other workers are about to give back.
+    fn adjust_tick(&mut self) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        let is_contested = active.source.leases.borrow().is_contested();
+        let tick = if is_contested { FAST_TICK } else { TICK };
+        if tick != self.tick {
+            self.tick = tick;
+            self.set_tick_period(tick);
+        }
+    }
+
     /// Decides the requests that waited, now that there may be what they waited for or their time is
     /// over.
     fn serve_waiting(&self) {
@@ -284,6 +299,7 @@ impl Context for Root {
             self.on_leases(&Answer::read(num_headers, body_size));
         }
         self.call_for_leases();
+        self.adjust_tick();
     }
 }
 
@@ -313,6 +329,7 @@ impl RootContext for Root {
         self.call_for_updates();
         self.call_for_leases();
         self.serve_waiting();
+        self.adjust_tick();
     }
 
     fn on_queue_ready(&mut self, queue_id: u32) {
@@ -337,3 +354,6 @@ impl RootContext for Root {
 /// How often the root context looks for what is due: a twentieth of the second within which a
 /// change must be in force, at a cost of 20 wake-ups a second and VM.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The same while requests wait for leases that others hold: some round trips.
+const FAST_TICK: Duration = Duration::from_millis(10);

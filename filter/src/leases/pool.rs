@@ -22,6 +22,8 @@ pub(super) struct Pool {
     contested_since_ms: Option<u64>,
     demand: Demand,
     last_grant: u64,
+    /// Whether more is granted than to calls that wait.
+    has_spare: bool,
     /// Requests that wait for a lease.
     pub(super) waiting: u64,
     /// Whether the call under way asks for it.
@@ -84,6 +86,7 @@ impl Pool {
             contested_since_ms: None,
             demand: Demand::default(),
             last_grant: 0,
+            has_spare: true,
             waiting: 0,
             is_asked: false,
             ask_at_ms: 0,
@@ -102,6 +105,7 @@ impl Pool {
         self.contested_since_ms = None;
         self.ask_at_ms = 0;
         self.no_ahead_until_ms = 0;
+        self.has_spare = true;
     }
 
     /// Returns what there is for a request now.
@@ -160,11 +164,7 @@ impl Pool {
             let held = self.held.swap_remove(place);
             held.close(closed);
         }
-        let left = self.left();
-        if left <= self.last_grant / 2 {
-            return true;
-        }
-        self.ahead(clock, now_ms).is_some()
+        (self.has_spare && !self.is_well_stocked()) || self.ahead(clock, now_ms).is_some()
     }
 
     /// Returns from when on to ask for the next lease: from the end of the last one held, where that
@@ -183,8 +183,13 @@ impl Pool {
         if is_ahead { demand } else { demand.saturating_sub(self.left()).max(1) }
     }
 
+    /// Reports whether it is time to ask for more, to be used now.
+    pub(super) fn is_short(&self) -> bool {
+        self.waiting > 0 || (self.has_spare && !self.is_well_stocked())
+    }
+
     /// Reports whether more than half of what was granted is held.
-    pub(super) fn is_well_stocked(&self) -> bool {
+    fn is_well_stocked(&self) -> bool {
         self.left() > self.last_grant / 2
     }
 
@@ -192,8 +197,9 @@ impl Pool {
         self.held.iter().fold(0, |sum, held| sum.saturating_add(held.amount - held.spent))
     }
 
-    /// Takes in a lease.
-    pub(super) fn grant(&mut self, grant: Grant) {
+    /// Takes in a lease; so many requests waited for it when it was asked for.
+    pub(super) fn grant(&mut self, grant: Grant, waited: u64) {
+        self.has_spare = grant.amount > waited;
         self.refusal = None;
         self.contested_since_ms = None;
         self.ask_at_ms = 0;
@@ -209,16 +215,23 @@ impl Pool {
         });
     }
 
-    /// Takes in that there is no lease, for now or from a later moment on.
+    /// Takes in that there is no lease, for now or from a later moment on; so many requests waited
+    /// for it when it was asked for, and it was answered at such a time.
     pub(super) fn refuse(
         &mut self,
         refusal: Refusal,
         ahead_at_ms: Option<u64>,
+        (waited, answered_ms): (u64, u64),
         clock: &ServerClock,
         now_ms: u64,
     ) {
         if let Some(at_ms) = ahead_at_ms {
             self.no_ahead_until_ms = at_ms;
+            return;
+        }
+        self.has_spare = false;
+        if refusal.available_at_ms.is_some_and(|at_ms| at_ms <= answered_ms) {
+            // There is something, but only for calls that wait.
             return;
         }
         if self.left() > 0 {
@@ -232,7 +245,9 @@ impl Pool {
             let since_ms = *self.contested_since_ms.get_or_insert(now_ms);
             let is_patient = now_ms < since_ms + CONTEST_PATIENCE_MS;
             let ask_again = clock.local_ms(refusal.ask_again_at_ms).unwrap_or(now_ms);
-            self.ask_at_ms = if is_patient { now_ms + CONTEST_PAUSE_MS } else { ask_again };
+            // Others are asked to give back what they have only once someone waits for it.
+            let pause_ms = if waited > 0 { CONTEST_PAUSE_MS } else { 0 };
+            self.ask_at_ms = if is_patient { now_ms + pause_ms } else { ask_again };
         } else {
             self.contested_since_ms = None;
         }
@@ -361,7 +376,7 @@ const RENEW_AHEAD_MS: u64 = 300;
 const CONTEST_PATIENCE_MS: u64 = 150;
 
 /// How long to wait until asking again meanwhile.
-const CONTEST_PAUSE_MS: u64 = 25;
+const CONTEST_PAUSE_MS: u64 = 8;
 
 /// How long a contested refusal holds while the next answer is under way.
 const CONTEST_GRACE_MS: u64 = 1_000;
