@@ -1,5 +1,6 @@
 //! The control plane under test, and its management API.
 
+use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
@@ -178,6 +179,37 @@ impl ControlPlane {
         let account = json!({"id": id, "name": id, "plan": "for-tests", "profile": profile});
         self.call("POST", "/accounts", &account).await?;
         Ok(())
+    }
+
+    /// Makes an account of the Flotiq profile with a plan of its own that has some limits, and returns
+    /// its key to everything.
+    ///
+    /// # Errors
+    ///
+    /// If the API refuses.
+    pub async fn create_limited_account(
+        &self,
+        id: &str,
+        limits: &Value,
+    ) -> anyhow::Result<IssuedKey> {
+        self.call("PUT", &format!("/plans/{id}"), &json!({"name": id, "limits": limits})).await?;
+        let account = json!({"id": id, "name": id, "plan": id, "profile": "flotiq"});
+        self.call("POST", "/accounts", &account).await?;
+        self.application_key(id, "application_read_write").await
+    }
+
+    /// Returns what an account used of its limits: by their name.
+    ///
+    /// # Errors
+    ///
+    /// If the API refuses.
+    pub async fn used(&self, account: &str) -> anyhow::Result<BTreeMap<String, u64>> {
+        let path = format!("/accounts/{account}/usage");
+        let usage = self.call("GET", &path, &Value::Null).await?;
+        let limits = usage["limits"].as_array().context("no limits")?;
+        let used =
+            |limit: &Value| Some((limit["name"].as_str()?.to_owned(), limit["used"].as_u64()?));
+        limits.iter().map(used).collect::<Option<_>>().context("no usage")
     }
 
     /// Makes an account of the Flotiq profile and returns its key to everything.

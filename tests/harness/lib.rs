@@ -7,6 +7,7 @@
 pub mod control_plane;
 pub mod envoy;
 pub mod http;
+pub mod load;
 pub mod ports;
 pub mod process;
 pub mod project;
@@ -17,5 +18,6 @@ pub mod wait;
 pub use control_plane::{ControlPlane, IssuedKey};
 pub use envoy::{Envoy, EnvoyOptions};
 pub use http::Response;
+pub use load::Load;
 pub use stack::Stack;
 pub use upstream::Upstream;

@@ -127,6 +127,24 @@ impl Stack {
         Ok((control_plane, upstream, envoy))
     }
 
+    /// Starts one more Envoy like the first, on ports of its own.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn start_another_envoy(&self) -> anyhow::Result<Envoy> {
+        let mut options = self.envoy.options.clone();
+        options.admin_port = ports::free()?;
+        for (_, port) in &mut options.gateways {
+            *port = ports::free()?;
+        }
+        let folder = self.folder.path().join("another");
+        std::fs::create_dir_all(&folder)?;
+        let envoy = Envoy::start(options, &folder).await?;
+        self.control_plane.wait_until_in_force(2 * workers(&self.envoy.options)?).await?;
+        Ok(envoy)
+    }
+
     /// Waits until every worker holds the last change.
     ///
     /// # Errors

@@ -49,6 +49,12 @@ impl Upstream {
         Ok(Self { port, seen, server })
     }
 
+    /// Returns how many requests have reached the server.
+    #[must_use]
+    pub fn count(&self) -> usize {
+        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
     /// Returns what has reached the server so far, and forgets it.
     #[must_use]
     pub fn take_seen(&self) -> Vec<Value> {
