@@ -26,10 +26,18 @@ pub use server_clock::ServerClock;
 /// A moment on two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub struct Moment {
-    /// Milliseconds of a clock that never steps.
-    pub steady_ms: u64,
+    /// Microseconds of a clock that never steps.
+    pub steady_us: u64,
     /// Milliseconds since the epoch, as far as the host knows.
     pub wall_ms: u64,
+}
+
+impl Moment {
+    /// Returns the time of the clock that never steps, in milliseconds.
+    #[must_use]
+    pub fn steady_ms(self) -> u64 {
+        self.steady_us / 1000
+    }
 }
 
 /// What a request has to be charged to.
@@ -93,7 +101,7 @@ enum State {
     /// No call is under way, and none may be made before a moment.
     Idle { until_ms: u64 },
     /// One is under way since then.
-    InFlight { since_ms: u64 },
+    InFlight { since: Moment },
 }
 
 impl Leases {
@@ -122,23 +130,22 @@ impl Leases {
 
     /// Charges a call to all that are due: to all of them or to none.
     pub fn charge(&mut self, dues: &[Due], now: Moment) -> Charged {
-        let now_ms = now.steady_ms;
+        let now_ms = now.steady_ms();
         let clock = self.clock;
-        let places: Vec<Look> =
-            dues.iter().map(|due| self.pool(due).look(&clock, now_ms)).collect();
+        let places: Vec<Look> = dues.iter().map(|due| self.pool(due).look(&clock, now)).collect();
         let mut reached: Option<LimitReached> = None;
         for (due, look) in dues.iter().zip(&places) {
             match look {
                 Look::Lease(_) => {}
                 Look::Refused => {
-                    let refused = self.reached(&due.subject, now_ms);
+                    let refused = self.reached(&due.subject, now);
                     let is_longer = |known: &LimitReached| refused.lasts_longer_than(known);
                     if reached.as_ref().is_none_or(is_longer) {
                         reached = Some(refused);
                     }
-                    self.wish(&due.subject, now_ms, false);
+                    self.wish(&due.subject, now, false);
                 }
-                Look::Contested | Look::Nothing => self.wish(&due.subject, now_ms, true),
+                Look::Contested | Look::Nothing => self.wish(&due.subject, now, true),
             }
         }
         if let Some(reached) = reached {
@@ -152,7 +159,7 @@ impl Leases {
             let (Some(pool), Look::Lease(place)) = (self.pools.get_mut(&due.subject), look) else {
                 continue;
             };
-            if pool.charge(place, &self.clock, now_ms, &mut self.closed) {
+            if pool.charge(place, &self.clock, now, &mut self.closed) {
                 self.wishes.insert(due.subject.clone());
             }
         }
@@ -165,11 +172,11 @@ impl Leases {
     pub fn known_refusal(&self, dues: &[Due], now: Moment) -> Option<LimitReached> {
         let refused = dues.iter().filter(|due| {
             self.pools.get(&due.subject).is_some_and(|pool| {
-                let look = pool.look(&self.clock, now.steady_ms);
+                let look = pool.look(&self.clock, now);
                 matches!(look, Look::Contested | Look::Refused)
             })
         });
-        let reached = refused.map(|due| self.reached(&due.subject, now.steady_ms));
+        let reached = refused.map(|due| self.reached(&due.subject, now));
         reached.reduce(|known, other| if other.lasts_longer_than(&known) { other } else { known })
     }
 
@@ -190,7 +197,7 @@ impl Leases {
             });
             *self.credits.entry((due.subject.clone(), begin_ms)).or_default() += 1;
         }
-        self.report_by(now.steady_ms + REPORT_MS);
+        self.report_by(now.steady_ms() + REPORT_MS);
         true
     }
 
@@ -209,7 +216,7 @@ impl Leases {
         });
         usage.count += 1;
         usage.last_used_at_ms = usage.last_used_at_ms.max(at_ms);
-        self.report_by(now.steady_ms + REPORT_MS);
+        self.report_by(now.steady_ms() + REPORT_MS);
     }
 
     /// Returns what the limits of a request leave, as far as that is known here.
@@ -217,7 +224,7 @@ impl Leases {
         let mut rates = Vec::new();
         for due in dues {
             if let Some(pool) = self.pools.get_mut(&due.subject) {
-                pool.rates(&self.clock, now.steady_ms, &mut rates);
+                pool.rates(&self.clock, now, &mut rates);
             }
         }
         rates
@@ -227,14 +234,14 @@ impl Leases {
     /// be, or the host's before the first answer.
     #[must_use]
     pub fn server_ms(&self, now: Moment) -> u64 {
-        self.clock.earliest_ms(now.steady_ms).unwrap_or(now.wall_ms)
+        self.clock.earliest_ms(now.steady_us).unwrap_or(now.wall_ms)
     }
 
     /// Reports whether it is of use to wait for a lease: whether the control plane answers, or was
     /// silent only for as long as a request may wait.
     #[must_use]
     pub fn may_wait(&self, now: Moment) -> bool {
-        self.unreachable_since_ms.is_none_or(|since_ms| now.steady_ms < since_ms + MAX_WAIT_MS)
+        self.unreachable_since_ms.is_none_or(|since_ms| now.steady_ms() < since_ms + MAX_WAIT_MS)
     }
 
     /// Returns the number of answers so far.
@@ -245,26 +252,28 @@ impl Leases {
 
     /// Returns the body of the call to make now, if one is due.
     pub fn call(&mut self, now: Moment) -> Option<Vec<u8>> {
-        let now_ms = now.steady_ms;
+        let now_ms = now.steady_ms();
         match self.state {
-            State::InFlight { since_ms } if now_ms < since_ms + CALL_TIMEOUT_MS + LOST_AFTER_MS => {
+            State::InFlight { since }
+                if now_ms < since.steady_ms() + CALL_TIMEOUT_MS + LOST_AFTER_MS =>
+            {
                 return None;
             }
             State::Idle { until_ms } if now_ms < until_ms => return None,
             State::InFlight { .. } | State::Idle { .. } => {}
         }
         if self.pending.is_none() {
-            self.pending = self.next_call(now_ms);
+            self.pending = self.next_call(now);
         }
         let body = serde_json::to_vec(self.pending.as_ref()?).ok()?;
-        self.state = State::InFlight { since_ms: now_ms };
+        self.state = State::InFlight { since: now };
         Some(body)
     }
 
     /// Reports whether a call would be made now; costs next to nothing.
     #[must_use]
     pub fn is_call_due(&self, now: Moment) -> bool {
-        let now_ms = now.steady_ms;
+        let now_ms = now.steady_ms();
         let is_idle = matches!(self.state, State::Idle { until_ms } if now_ms >= until_ms);
         let asks = |subject: &Subject| {
             self.pools.get(subject).is_some_and(|pool| now_ms >= pool.ask_at_ms)
@@ -286,7 +295,7 @@ impl Leases {
     ///
     /// If it is not readable; then the call is made again.
     pub fn on_answer(&mut self, now: Moment, body: &[u8]) -> Result<(), serde_json::Error> {
-        let now_ms = now.steady_ms;
+        let now_ms = now.steady_ms();
         let answer: LeaseAnswer = match serde_json::from_slice(body) {
             Ok(answer) => answer,
             Err(error) => {
@@ -294,7 +303,7 @@ impl Leases {
                 return Err(error);
             }
         };
-        let State::InFlight { since_ms } = self.state else {
+        let State::InFlight { since } = self.state else {
             return Ok(());
         };
         let Some(mut pending) = self.pending.take() else {
@@ -304,7 +313,7 @@ impl Leases {
         self.unreachable_since_ms = None;
         self.state = State::Idle { until_ms: now_ms };
         self.answers += 1;
-        if self.clock.learn(since_ms, now_ms, answer.now_ms) {
+        if self.clock.learn(since.steady_us, now.steady_us, answer.now_ms) {
             self.give_back_all();
         }
         if answer.sequence > pending.sequence {
@@ -313,6 +322,12 @@ impl Leases {
             pending.sequence = self.sequence;
             self.pending = Some(pending);
             return Ok(());
+        }
+        // All that wait look again after an answer, and are counted again if they wait on.
+        for subject in &self.wishes {
+            if let Some(pool) = self.pools.get_mut(subject) {
+                pool.waiting = 0;
+            }
         }
         let requests = pending.requests.into_iter().zip(answer.outcomes);
         for (LeaseRequest { subject, waiting, at_ms, .. }, outcome) in requests {
@@ -325,7 +340,7 @@ impl Leases {
                 LeaseOutcome::Granted(grant) => pool.grant(grant, waiting),
                 LeaseOutcome::Refused(refusal) => {
                     let asked = (waiting, answer.now_ms);
-                    pool.refuse(refusal, at_ms, asked, &self.clock, now_ms);
+                    pool.refuse(refusal, at_ms, asked, &self.clock, now);
                 }
             }
         }
@@ -334,7 +349,7 @@ impl Leases {
 
     /// Takes in that the call was not answered, or not by the control plane.
     pub fn on_failure(&mut self, now: Moment) {
-        let now_ms = now.steady_ms;
+        let now_ms = now.steady_ms();
         self.unreachable_since_ms.get_or_insert(now_ms);
         self.state = State::Idle { until_ms: now_ms + self.backoff.fail() };
     }
@@ -353,14 +368,14 @@ impl Leases {
     pub fn recall(&mut self, subject: &Subject, now: Moment) {
         if let Some(pool) = self.pools.get_mut(subject) {
             pool.close_all(&mut self.closed);
-            self.report_by(now.steady_ms);
+            self.report_by(now.steady_ms());
         }
     }
 
     /// Forgets that a call is under way: its answer will not come, and it is made again.
     pub fn abandon(&mut self) {
-        if let State::InFlight { since_ms } = self.state {
-            self.state = State::Idle { until_ms: since_ms };
+        if let State::InFlight { since } = self.state {
+            self.state = State::Idle { until_ms: since.steady_ms() };
         }
     }
 
@@ -372,7 +387,8 @@ impl Leases {
         pool
     }
 
-    fn wish(&mut self, subject: &Subject, now_ms: u64, waits: bool) {
+    fn wish(&mut self, subject: &Subject, now: Moment, waits: bool) {
+        let now_ms = now.steady_ms();
         if let Some(pool) = self.pools.get_mut(subject) {
             pool.used_at_ms = now_ms;
             if waits {
@@ -388,9 +404,9 @@ impl Leases {
         }
     }
 
-    fn reached(&self, subject: &Subject, now_ms: u64) -> LimitReached {
+    fn reached(&self, subject: &Subject, now: Moment) -> LimitReached {
         let refusal = self.pools.get(subject).and_then(Pool::refusal);
-        let earliest_ms = self.clock.earliest_ms(now_ms).unwrap_or_default();
+        let earliest_ms = self.clock.earliest_ms(now.steady_us).unwrap_or_default();
         let used_up = refusal.and_then(|refusal| {
             let mut empty = refusal.limits.iter().filter(|state| state.remaining == 0);
             let longest = empty.next().map(|first| {
@@ -412,17 +428,18 @@ impl Leases {
     }
 
     /// Closes leases that are over, and forgets pools that are not used.
-    fn sweep(&mut self, now_ms: u64) {
+    fn sweep(&mut self, now: Moment) {
+        let now_ms = now.steady_ms();
         if now_ms < self.swept_at_ms + SWEEP_MS {
             return;
         }
         self.swept_at_ms = now_ms;
         let before = self.closed.len();
         for pool in self.pools.values_mut() {
-            pool.close_expired(&self.clock, now_ms, &mut self.closed);
+            pool.close_expired(&self.clock, now, &mut self.closed);
         }
         let is_unspent = self.closed.len() > before;
-        self.pools.retain(|_, pool| !pool.is_idle(&self.clock, now_ms));
+        self.pools.retain(|_, pool| !pool.is_idle(&self.clock, now));
         if is_unspent {
             self.report_by(now_ms);
         }
@@ -436,8 +453,9 @@ impl Leases {
     }
 
     /// Returns a call with all that is to be said, if it is time to say something.
-    fn next_call(&mut self, now_ms: u64) -> Option<LeaseCall> {
-        self.sweep(now_ms);
+    fn next_call(&mut self, now: Moment) -> Option<LeaseCall> {
+        let now_ms = now.steady_ms();
+        self.sweep(now);
         let mut call = LeaseCall {
             instance: self.instance.clone(),
             worker: self.worker.clone(),
@@ -453,7 +471,7 @@ impl Leases {
                 continue;
             }
             let is_short = pool.is_short();
-            let at_ms = if is_short { None } else { pool.ahead(&self.clock, now_ms) };
+            let at_ms = if is_short { None } else { pool.ahead(&self.clock, now) };
             if !is_short && at_ms.is_none() {
                 continue;
             }

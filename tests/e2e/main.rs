@@ -6,6 +6,7 @@ mod authorization;
 mod configuration;
 mod demo;
 mod hostile;
+mod limits;
 mod management_api;
 mod outage;
 mod propagation;

@@ -104,7 +104,8 @@ impl Holder {
     }
 
     fn moment(&self, now_ms: u64) -> Moment {
-        Moment { steady_ms: now_ms - START_MS + self.clock_offset_ms, wall_ms: now_ms }
+        let steady_us = (now_ms - START_MS + self.clock_offset_ms) * 1000;
+        Moment { steady_us, wall_ms: now_ms }
     }
 }
 

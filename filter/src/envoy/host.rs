@@ -33,8 +33,8 @@ pub(super) fn now() -> Moment {
     // SAFETY: the pointer is to a live integer, and the host writes one integer to it.
     let status = unsafe { clock_time_get(MONOTONIC_CLOCK, 0, &raw mut nanoseconds) };
     let wall_ms = now_ms();
-    let steady_ms = if status == SUCCESS { nanoseconds / 1_000_000 } else { wall_ms };
-    Moment { steady_ms, wall_ms }
+    let steady_us = if status == SUCCESS { nanoseconds / 1_000 } else { wall_ms * 1_000 };
+    Moment { steady_us, wall_ms }
 }
 
 /// Returns an environment variable of the VM.

@@ -113,7 +113,7 @@ impl HttpContext for Http {
                 gateway.source.waiting.borrow_mut().push(Waiting {
                     context_id: self.context_id,
                     awaits,
-                    since_ms: now.steady_ms,
+                    since_ms: now.steady_ms(),
                     bytes,
                     headers,
                     gateway: Rc::clone(gateway),
@@ -193,7 +193,7 @@ pub(super) fn serve_waiting(source: &Source, now: Moment) {
             Verdict::Wait(awaits) => {
                 progress.is_waiting.set(true);
                 if matches!(waiting.awaits, Awaits::Snapshot) {
-                    waiting.since_ms = now.steady_ms;
+                    waiting.since_ms = now.steady_ms();
                 }
                 waiting.awaits = awaits;
                 source.waiting.borrow_mut().push(waiting);
@@ -209,7 +209,7 @@ impl Waiting {
             Awaits::Lease { .. } => MAX_WAIT_MS,
             Awaits::Snapshot => self.gateway.config.startup_wait_ms,
         };
-        now.steady_ms >= self.since_ms.saturating_add(most_ms)
+        now.steady_ms() >= self.since_ms.saturating_add(most_ms)
     }
 }
 

@@ -5,7 +5,7 @@ use std::rc::Rc;
 use latchkey_protocol::Limit;
 use latchkey_protocol::lease::{Grant, LeaseReport, LimitState, Refusal};
 
-use super::ServerClock;
+use super::{Moment, ServerClock};
 
 /// The leases of one subject, and what is known of its limits.
 #[derive(Debug)]
@@ -109,9 +109,9 @@ impl Pool {
     }
 
     /// Returns what there is for a request now.
-    pub(super) fn look(&self, clock: &ServerClock, now_ms: u64) -> Look {
+    pub(super) fn look(&self, clock: &ServerClock, now: Moment) -> Look {
         let (Some(earliest_ms), Some(latest_ms)) =
-            (clock.earliest_ms(now_ms), clock.latest_ms(now_ms))
+            (clock.earliest_ms(now.steady_us), clock.latest_ms(now.steady_us))
         else {
             return Look::Nothing;
         };
@@ -136,7 +136,8 @@ impl Pool {
         match &self.refusal {
             Some(refusal) if earliest_ms < holds_until_ms(refusal) => {
                 let since_ms = self.contested_since_ms;
-                let is_patient = since_ms.is_some_and(|since| now_ms < since + CONTEST_PATIENCE_MS);
+                let is_patient =
+                    since_ms.is_some_and(|since| now.steady_ms() < since + CONTEST_PATIENCE_MS);
                 if is_patient { Look::Contested } else { Look::Refused }
             }
             Some(_) | None => Look::Nothing,
@@ -148,11 +149,11 @@ impl Pool {
         &mut self,
         place: usize,
         clock: &ServerClock,
-        now_ms: u64,
+        now: Moment,
         closed: &mut Vec<LeaseReport>,
     ) -> bool {
-        self.demand.note(now_ms);
-        self.used_at_ms = now_ms;
+        self.demand.note(now.steady_ms());
+        self.used_at_ms = now.steady_ms();
         let Some(held) = self.held.get_mut(place) else {
             return true;
         };
@@ -164,14 +165,14 @@ impl Pool {
             let held = self.held.swap_remove(place);
             held.close(closed);
         }
-        (self.has_spare && !self.is_well_stocked()) || self.ahead(clock, now_ms).is_some()
+        (self.has_spare && !self.is_well_stocked()) || self.ahead(clock, now).is_some()
     }
 
     /// Returns from when on to ask for the next lease: from the end of the last one held, where that
     /// is near; none where it is not, or where nothing is granted ahead.
-    pub(super) fn ahead(&self, clock: &ServerClock, now_ms: u64) -> Option<u64> {
+    pub(super) fn ahead(&self, clock: &ServerClock, now: Moment) -> Option<u64> {
         let ends_at_ms = self.held.iter().map(|held| held.expires_at_ms).max()?;
-        let latest_ms = clock.latest_ms(now_ms)?;
+        let latest_ms = clock.latest_ms(now.steady_us)?;
         let is_near = latest_ms + RENEW_AHEAD_MS >= ends_at_ms && latest_ms < ends_at_ms;
         (is_near && ends_at_ms > self.no_ahead_until_ms).then_some(ends_at_ms)
     }
@@ -223,7 +224,7 @@ impl Pool {
         ahead_at_ms: Option<u64>,
         (waited, answered_ms): (u64, u64),
         clock: &ServerClock,
-        now_ms: u64,
+        now: Moment,
     ) {
         if let Some(at_ms) = ahead_at_ms {
             self.no_ahead_until_ms = at_ms;
@@ -237,17 +238,17 @@ impl Pool {
         if self.left() > 0 {
             // There is no more for now; what is held is still to be spent.
             self.last_grant = 0;
-            self.ask_at_ms = now_ms + CONTEST_PAUSE_MS;
+            self.ask_at_ms = now.steady_ms() + CONTEST_PAUSE_MS;
             return;
         }
         self.states = refusal.limits.iter().cloned().map(Rc::new).collect();
         if refusal.is_contested {
-            let since_ms = *self.contested_since_ms.get_or_insert(now_ms);
-            let is_patient = now_ms < since_ms + CONTEST_PATIENCE_MS;
-            let ask_again = clock.local_ms(refusal.ask_again_at_ms).unwrap_or(now_ms);
+            let since_ms = *self.contested_since_ms.get_or_insert(now.steady_ms());
+            let is_patient = now.steady_ms() < since_ms + CONTEST_PATIENCE_MS;
+            let ask_again = clock.local_ms(refusal.ask_again_at_ms).unwrap_or(now.steady_ms());
             // Others are asked to give back what they have only once someone waits for it.
             let pause_ms = if waited > 0 { CONTEST_PAUSE_MS } else { 0 };
-            self.ask_at_ms = if is_patient { now_ms + pause_ms } else { ask_again };
+            self.ask_at_ms = if is_patient { now.steady_ms() + pause_ms } else { ask_again };
         } else {
             self.contested_since_ms = None;
         }
@@ -263,10 +264,10 @@ impl Pool {
     pub(super) fn close_expired(
         &mut self,
         clock: &ServerClock,
-        now_ms: u64,
+        now: Moment,
         closed: &mut Vec<LeaseReport>,
     ) {
-        let Some(latest_ms) = clock.latest_ms(now_ms) else {
+        let Some(latest_ms) = clock.latest_ms(now.steady_us) else {
             return;
         };
         for held in self.held.extract_if(.., |held| latest_ms >= held.expires_at_ms) {
@@ -292,23 +293,23 @@ impl Pool {
     }
 
     /// Reports whether nothing is lost when the pool is forgotten.
-    pub(super) fn is_idle(&self, clock: &ServerClock, now_ms: u64) -> bool {
+    pub(super) fn is_idle(&self, clock: &ServerClock, now: Moment) -> bool {
         let is_refused = self.refusal.as_ref().is_some_and(|refusal| {
-            clock.earliest_ms(now_ms).is_some_and(|ms| ms < refusal.ask_again_at_ms)
+            clock.earliest_ms(now.steady_us).is_some_and(|ms| ms < refusal.ask_again_at_ms)
         });
         // A long refusal outlives its use: an exhausted account would else cost a call again.
         let patience_ms = if is_refused { KEPT_REFUSED_MS } else { KEPT_IDLE_MS };
-        self.held.is_empty() && !self.is_asked && now_ms > self.used_at_ms + patience_ms
+        self.held.is_empty() && !self.is_asked && now.steady_ms() > self.used_at_ms + patience_ms
     }
 
     /// Returns what each limit leaves, as it is to be shown now.
     ///
     /// What others hold is not in it. In one bucket it never rises: what others return stays unseen
     /// until the next.
-    pub(super) fn rates(&mut self, clock: &ServerClock, now_ms: u64, rates: &mut Vec<Rate>) {
+    pub(super) fn rates(&mut self, clock: &ServerClock, now: Moment, rates: &mut Vec<Rate>) {
         let begun = self.held.iter().filter(|held| held.spent > 0);
         let mine = begun.fold(0_u64, |sum, held| sum.saturating_add(held.amount - held.spent));
-        let earliest_ms = clock.earliest_ms(now_ms).unwrap_or_default();
+        let earliest_ms = clock.earliest_ms(now.steady_us).unwrap_or_default();
         self.shown.resize(self.states.len(), Shown { bucket: u64::MAX, remaining: 0 });
         for (state, shown) in self.states.iter().zip(&mut self.shown) {
             let bucket = state.limit.window().bucket(earliest_ms);
