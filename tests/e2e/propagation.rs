@@ -10,6 +10,8 @@ use latchkey_tests::http::{pooled_client, send_pooled};
 use latchkey_tests::{Envoy, Stack, http, wait};
 use serde_json::{Value, json};
 
+use crate::report;
+
 /// The promise.
 const IN_FORCE_WITHIN: Duration = Duration::from_secs(1);
 
@@ -75,11 +77,6 @@ async fn change_is_in_force_within_one_second() {
     let (p50, p99) = (times[times.len() / 2], times[times.len() * 99 / 100 - 1]);
     report(&format!("{} changes in force: p50 {p50:?}, p99 {p99:?}", times.len()));
     assert!(p99 <= IN_FORCE_WITHIN, "p99 {p99:?}");
-}
-
-#[expect(clippy::print_stdout, reason = "a measurement, for whoever runs the test by hand")]
-fn report(line: &str) {
-    println!("{line}");
 }
 
 #[tokio::test]

@@ -135,7 +135,7 @@ impl World {
             Step::Edit(index) => {
                 let Some(key) = self.key(index) else { return };
                 let rules = Some(vec![rule(if index % 2 == 0 { "tags" } else { "authors" })]);
-                let patch = crate::store::KeyPatch { rules, ..Default::default() };
+                let patch = KeyPatch { rules, ..Default::default() };
                 self.change(move |change| keys::edit(change, "acme", &key, &patch).map(drop)).await
             }
             Step::Suspend(index, on) => {

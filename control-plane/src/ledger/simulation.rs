@@ -244,13 +244,13 @@ impl World {
         self.calls += 1;
         let (life, call) = (holder.life, self.calls);
         holder.call = Some(call);
-        self.send(Message::Call { holder: index, life, call, body });
+        self.send(&Message::Call { holder: index, life, call, body });
         // Envoy gives up on a call after a while.
         let timeout = Message::Answer { holder: index, life, call, body: None };
         self.network.push((self.now_ms + 2_000, timeout));
     }
 
-    fn send(&mut self, message: Message) {
+    fn send(&mut self, message: &Message) {
         if !self.is_quiet && self.rng.random_bool(0.08) {
             return;
         }
@@ -290,7 +290,7 @@ impl World {
         let parsed: LeaseCall = serde_json::from_slice(body).unwrap();
         let refused = Message::Answer { holder, life, call, body: None };
         if self.now_ms < self.down_until_ms {
-            return self.send(refused);
+            return self.send(&refused);
         }
         let mut after = self.disk.clone();
         let TakenIn { answer, recalls } = take_in(&mut after, &parsed, self.now_ms).unwrap();
@@ -299,7 +299,7 @@ impl World {
             self.down_until_ms = self.now_ms + self.rng.random_range(0..2_000);
             if self.rng.random_bool(0.5) {
                 // Before the commit: nothing happened.
-                return self.send(refused);
+                return self.send(&refused);
             }
         }
         self.disk = after;
@@ -310,12 +310,12 @@ impl World {
                     let life = self.holders[holder].life;
                     if names(holder, life) == name {
                         let subject = subject.clone();
-                        self.send(Message::Recall { holder, life, subject });
+                        self.send(&Message::Recall { holder, life, subject });
                     }
                 }
             }
             let body = Some(serde_json::to_vec(&answer).unwrap());
-            self.send(Message::Answer { holder, life, call, body });
+            self.send(&Message::Answer { holder, life, call, body });
         }
     }
 

@@ -36,6 +36,9 @@ fn replica(scoped: &[(&str, &[&str])]) -> Replica {
         page: 0,
         pages: 1,
         accounts: vec!["acme".to_owned()],
+        account_limits: vec![],
+        limit_sets: vec![],
+        anonymous_limits: vec![],
         right_sets: vec![rules(&[("*", &["*"])]), rules(&[("*", &["read"])]), rules(scoped)],
         network_sets: vec![vec!["192.0.2.0/24".to_owned(), "2001:db8::/32".to_owned()]],
         tokens: TokenColumns {
@@ -46,8 +49,10 @@ fn replica(scoped: &[(&str, &[&str])]) -> Replica {
             right_sets: keys.map(|(_, _, rights, ..)| rights).to_vec(),
             expires_at_ms: keys.map(|(.., expires_at_ms, _)| expires_at_ms).to_vec(),
             network_sets: keys.map(|(.., networks)| networks).to_vec(),
+            limit_sets: vec![],
         },
         removed_tokens: vec![],
+        recalls: vec![],
     };
     replica.add(update).unwrap();
     replica

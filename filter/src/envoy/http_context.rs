@@ -213,6 +213,7 @@ impl Waiting {
     }
 }
 
+#[derive(Clone, Copy)]
 enum Patience {
     MayWait,
     MayNotWait,

@@ -1,1 +1,305 @@
+use latchkey_protocol::lease::{Grant, LimitState, Refusal};
 
+use super::*;
+
+/// The control plane's time when the local clock is 0.
+const EPOCH_MS: u64 = 1_704_067_200_000;
+
+fn at(ms: u64) -> Moment {
+    Moment { steady_us: ms * 1000, wall_ms: 5 }
+}
+
+fn limit(name: &str, amount: u64) -> Limit {
+    Limit { name: name.to_owned(), amount, bucket_seconds: 3600, buckets: 1, identity: None }
+}
+
+fn acme() -> Subject {
+    Subject::Account { account: "acme".into(), identity: None }
+}
+
+fn key() -> Subject {
+    Subject::Key { account: "acme".into(), key: "key_1".into() }
+}
+
+fn due(subject: Subject, limits: &[Limit]) -> Due {
+    Due { subject, limits: Rc::from(limits) }
+}
+
+fn dues() -> Vec<Due> {
+    vec![due(acme(), &[limit("hourly", 100)])]
+}
+
+/// Makes the call that is due.
+fn call(leases: &mut Leases, ms: u64) -> LeaseCall {
+    serde_json::from_slice(&leases.call(at(ms)).expect("no call is due")).unwrap()
+}
+
+fn answer(leases: &mut Leases, ms: u64, sequence: u64, outcomes: Vec<LeaseOutcome>) {
+    let answer = LeaseAnswer { sequence, now_ms: EPOCH_MS + ms, outcomes };
+    leases.on_answer(at(ms), &serde_json::to_vec(&answer).unwrap()).unwrap();
+}
+
+fn state(remaining: u64) -> LimitState {
+    LimitState { limit: limit("hourly", 100), remaining, resets_at_ms: EPOCH_MS + 3_600_000 }
+}
+
+fn grant(lease: u64, amount: u64, begin_ms: u64, end_ms: u64) -> LeaseOutcome {
+    LeaseOutcome::Granted(Grant {
+        lease,
+        amount,
+        starts_at_ms: EPOCH_MS + begin_ms,
+        expires_at_ms: EPOCH_MS + end_ms,
+        limits: vec![state(100 - amount)],
+    })
+}
+
+fn refusal(again_ms: u64, available_ms: u64, is_contested: bool) -> LeaseOutcome {
+    LeaseOutcome::Refused(Refusal {
+        ask_again_at_ms: EPOCH_MS + again_ms,
+        available_at_ms: Some(EPOCH_MS + available_ms),
+        is_contested,
+        limits: vec![state(0)],
+    })
+}
+
+/// Returns leases with one of so many calls for each of what is due.
+fn with_lease(dues: &[Due], amount: u64) -> Leases {
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(dues, at(0)), Charged::NoLease);
+    let asked = call(&mut leases, 0);
+    let granted = (0..asked.requests.len()).map(|index| grant(index as u64 + 1, amount, 1, 3_000));
+    answer(&mut leases, 1, 1, granted.collect());
+    leases
+}
+
+/// Checks a refusal of the hourly limit: never too early, and hardly too late.
+fn assert_refused(charged: Charged, available_in_ms: u64) {
+    let Charged::Refused(LimitReached { limit: Some(limit), available_in_ms: Some(told) }) =
+        charged
+    else {
+        panic!("{charged:?}");
+    };
+    assert_eq!(limit.name, "hourly");
+    assert!((available_in_ms..=available_in_ms + 20).contains(&told), "{told}");
+}
+
+#[test]
+fn calls_are_charged_until_the_lease_is_spent() {
+    let mut leases = with_lease(&dues(), 3);
+    for _ in 0..3 {
+        assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+    }
+    assert_eq!(leases.charge(&dues(), at(2)), Charged::NoLease);
+    let next = call(&mut leases, 2);
+    assert_eq!(next.reports, [LeaseReport { lease: 1, spent: 3, is_closed: true }]);
+    assert_eq!((next.sequence, next.requests[0].waiting, next.requests[0].amount), (2, 1, 5));
+}
+
+#[test]
+fn next_lease_is_asked_for_before_the_first_is_spent() {
+    let mut leases = with_lease(&dues(), 10);
+    for _ in 0..5 {
+        assert!(!leases.is_call_due(at(2)));
+        assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+    }
+    assert!(leases.is_call_due(at(2)));
+    assert_eq!(call(&mut leases, 2).requests[0].waiting, 0);
+}
+
+#[test]
+fn call_is_charged_to_all_or_none() {
+    let dues = vec![due(acme(), &[limit("hourly", 100)]), due(key(), &[limit("own", 2)])];
+    let mut leases = with_lease(&dues, 2);
+    for _ in 0..2 {
+        assert_eq!(leases.charge(&dues, at(2)), Charged::Admitted);
+    }
+    let asked = call(&mut leases, 2);
+    assert_eq!(asked.reports.len(), 2);
+    let outcomes = asked.requests.iter().map(|request| match &request.subject {
+        Subject::Key { .. } => refusal(60_000, 60_000, false),
+        _ => grant(3, 5, 3, 3_000),
+    });
+    let outcomes = outcomes.collect();
+    answer(&mut leases, 3, 2, outcomes);
+    for _ in 0..9 {
+        assert_refused(leases.charge(&dues, at(4)), 59_996);
+    }
+    // The account's lease is whole.
+    for _ in 0..5 {
+        assert_eq!(leases.charge(&dues[..1], at(4)), Charged::Admitted);
+    }
+}
+
+#[test]
+fn lease_is_not_spent_past_its_end_nor_before_its_start() {
+    let mut leases = with_lease(&dues(), 9);
+    assert_eq!(leases.charge(&dues(), at(2_990)), Charged::Admitted);
+    assert_eq!(leases.charge(&dues(), at(3_000)), Charged::NoLease);
+    let next = call(&mut leases, 3_000);
+    assert_eq!(next.reports, [LeaseReport { lease: 1, spent: 1, is_closed: true }]);
+    answer(&mut leases, 3_001, 2, vec![grant(2, 9, 4_000, 5_000)]);
+    assert_eq!(leases.charge(&dues(), at(3_999)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(4_002)), Charged::Admitted);
+}
+
+#[test]
+fn call_that_was_not_answered_is_made_again_unchanged() {
+    let mut leases = with_lease(&dues(), 1);
+    assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+    assert_eq!(leases.charge(&dues(), at(2)), Charged::NoLease);
+    let first = call(&mut leases, 2);
+    assert_eq!(leases.call(at(3)), None, "one at a time");
+    leases.on_failure(at(10));
+    assert_eq!(leases.charge(&dues(), at(11)), Charged::NoLease);
+    assert_eq!(leases.call(at(11)), None, "not at once");
+    assert_eq!(call(&mut leases, 200), first);
+    // Its answer never comes.
+    assert_eq!(call(&mut leases, 200 + CALL_TIMEOUT_MS + LOST_AFTER_MS), first);
+    leases.abandon();
+    assert_eq!(call(&mut leases, 5_000), first);
+    answer(&mut leases, 5_001, 2, vec![grant(2, 1, 5_001, 8_000)]);
+    assert_eq!(leases.charge(&dues(), at(5_002)), Charged::Admitted);
+}
+
+#[test]
+fn unreadable_answer_changes_nothing() {
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    let first = call(&mut leases, 0);
+    for (tried, body) in ["", "{", "null", "[]", "{\"sequence\":1}"].into_iter().enumerate() {
+        let ms = 10_000 * (tried as u64 + 1);
+        assert!(leases.on_answer(at(ms), body.as_bytes()).is_err(), "{body}");
+        assert_eq!(call(&mut leases, ms + 5_000), first);
+    }
+}
+
+/// A holder whose number is known already used to be refused for ever.
+#[test]
+fn number_that_is_known_is_passed_over() {
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    let first = call(&mut leases, 0);
+    answer(&mut leases, 1, 41, vec![]);
+    let again = call(&mut leases, 1);
+    assert_eq!((again.sequence, again.requests), (42, first.requests));
+}
+
+#[test]
+fn refusal_is_cached_until_the_control_planes_time() {
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    call(&mut leases, 0);
+    answer(&mut leases, 1, 1, vec![refusal(60_000, 60_000, false)]);
+    for ms in [2, 1_000, 59_999] {
+        assert_refused(leases.charge(&dues(), at(ms)), 60_000 - ms);
+        assert!(!leases.is_call_due(at(ms)));
+    }
+    assert_eq!(leases.charge(&dues(), at(60_020)), Charged::NoLease);
+    assert!(leases.is_call_due(at(60_020)));
+}
+
+#[test]
+fn what_others_hold_is_waited_for_but_not_for_long() {
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    call(&mut leases, 0);
+    answer(&mut leases, 1, 1, vec![refusal(900, 60_000, true)]);
+    assert_eq!(leases.charge(&dues(), at(2)), Charged::NoLease);
+    assert!(!leases.is_call_due(at(2)) && leases.is_contested());
+    assert!(leases.is_call_due(at(20)));
+    let reached = leases.known_refusal(&dues(), at(20)).unwrap();
+    assert_refused(Charged::Refused(reached), 59_980);
+    assert_refused(leases.charge(&dues(), at(200)), 59_800);
+}
+
+#[test]
+fn changed_limits_give_leases_back_and_end_refusals() {
+    let mut leases = with_lease(&dues(), 9);
+    let raised = vec![due(acme(), &[limit("hourly", 200)])];
+    assert_eq!(leases.charge(&raised, at(2)), Charged::NoLease);
+    let next = call(&mut leases, 2);
+    assert_eq!(next.reports, [LeaseReport { lease: 1, spent: 0, is_closed: true }]);
+    answer(&mut leases, 3, 2, vec![refusal(60_000, 60_000, false)]);
+    assert_refused(leases.charge(&raised, at(4)), 59_996);
+    assert_eq!(leases.charge(&dues(), at(4)), Charged::NoLease);
+}
+
+#[test]
+fn recalled_lease_is_given_back_at_once() {
+    let mut leases = with_lease(&dues(), 9);
+    assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+    leases.recall(&acme(), at(3));
+    let next = call(&mut leases, 3);
+    assert_eq!(next.reports, [LeaseReport { lease: 1, spent: 1, is_closed: true }]);
+    assert_eq!(leases.charge(&dues(), at(4)), Charged::NoLease);
+}
+
+#[test]
+fn step_of_the_control_planes_clock_gives_all_back() {
+    let mut leases = with_lease(&dues(), 9);
+    assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+    leases.note_use(&"acme".into(), &"key_1".into(), at(2));
+    call(&mut leases, 1_500);
+    let body = LeaseAnswer { sequence: 2, now_ms: EPOCH_MS - 50_000, outcomes: vec![] };
+    leases.on_answer(at(1_501), &serde_json::to_vec(&body).unwrap()).unwrap();
+    assert_eq!(leases.charge(&dues(), at(1_502)), Charged::NoLease);
+    assert_eq!(
+        call(&mut leases, 1_502).reports[0],
+        LeaseReport { lease: 1, spent: 1, is_closed: true }
+    );
+}
+
+#[test]
+fn use_is_reported_per_key_and_hour() {
+    let mut leases = with_lease(&dues(), 9);
+    let (account, key): (Arc<str>, Arc<str>) = ("acme".into(), "key_1".into());
+    for ms in [2, 3, 3_605_000] {
+        leases.note_use(&account, &key, at(ms));
+    }
+    let usage = call(&mut leases, 3_605_000).usage;
+    let counts: Vec<u64> = usage.iter().map(|usage| usage.count).collect();
+    assert_eq!(counts, [2, 1]);
+    assert_eq!(usage[0].last_used_at_ms, EPOCH_MS + 3);
+}
+
+#[test]
+fn credit_is_reported_in_its_bucket() {
+    let mut leases = Leases::new("edge", "w");
+    let wall = Moment { steady_us: 0, wall_ms: EPOCH_MS + 1_234_567 };
+    for _ in 0..3 {
+        assert!(leases.charge_on_credit(&dues(), wall));
+    }
+    let next: LeaseCall = serde_json::from_slice(&leases.call(at(REPORT_MS)).unwrap()).unwrap();
+    assert_eq!(next.credits, [Credit { subject: acme(), at_ms: EPOCH_MS, count: 3 }]);
+}
+
+#[test]
+fn remaining_never_rises_within_a_bucket() {
+    let mut leases = with_lease(&dues(), 2);
+    let shown = |leases: &mut Leases, ms| {
+        assert_eq!(leases.charge(&dues(), at(ms)), Charged::Admitted);
+        leases.rates(&dues(), at(ms))[0].remaining
+    };
+    assert_eq!(shown(&mut leases, 2), 99);
+    assert_eq!(shown(&mut leases, 2), 98);
+    assert_eq!(leases.charge(&dues(), at(2)), Charged::NoLease);
+    call(&mut leases, 2);
+    // Others have given back what they had: more is left than was thought.
+    answer(&mut leases, 3, 2, vec![grant(2, 1, 3, 3_000)]);
+    assert_eq!(shown(&mut leases, 4), 98);
+    assert_eq!(leases.charge(&dues(), at(4)), Charged::NoLease);
+}
+
+#[test]
+fn waiting_is_of_no_use_while_the_control_plane_is_away() {
+    let mut leases = Leases::new("edge", "w");
+    assert!(leases.may_wait(at(0)));
+    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    call(&mut leases, 0);
+    leases.on_failure(at(5));
+    assert!(leases.may_wait(at(5 + MAX_WAIT_MS - 1)));
+    assert!(!leases.may_wait(at(5 + MAX_WAIT_MS)));
+    call(&mut leases, 1_000);
+    answer(&mut leases, 1_001, 1, vec![grant(1, 1, 1_001, 2_000)]);
+    assert!(leases.may_wait(at(1_002)));
+}
