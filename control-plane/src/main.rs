@@ -6,6 +6,9 @@
 //!
 //! An edit: `api/keys.rs` → `store/keys.rs` (row, change and audit entry in one transaction) →
 //! the store's revision wakes the polls in `edge/updates.rs` → the filters.
+//!
+//! A call counted: the filter's report → `edge/leases.rs` (many of them in one commit) → `ledger.rs`
+//! (pure: what is used, what is leased, what is left) → `store/ledger.rs`.
 
 mod api;
 mod app;

@@ -1,14 +1,17 @@
 //! The data plane: an Envoy filter that decides each request by itself.
 //!
-//! # The two paths
+//! # The three paths
 //!
 //! A request: `envoy/http_context.rs` reads its headers once → [`authorize::authorize`] runs the
 //! stages ([`authorize::token`], [`authorize::path`], [`profile::routes`], [`authorize::reach`],
-//! [`authorize::rights`]) → [`authorize::edits`] changes it → it goes on, or [`answer::refusal`] is
-//! the reply.
+//! [`authorize::rights`], [`authorize::charge`]) → [`authorize::edits`] changes it → it goes on with
+//! [`answer::rate_limit`] headers, or [`answer::refusal`] is the reply.
 //!
 //! An update: `envoy/root_context.rs` makes the calls for which [`poller::Poller`] asks →
 //! [`replica::Replica`] takes in what comes.
+//!
+//! A call counted: [`authorize::charge`] → [`leases::Leases`] → a report and a request for the next
+//! lease, which the root context sends.
 //!
 //! Only `envoy/` talks to the host, and only it is compiled for wasm32 alone. All else is pure: the
 //! time is an argument, there is no I/O, so the same code decides in Envoy, in tests and in the

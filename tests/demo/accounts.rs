@@ -1,7 +1,7 @@
 //! The demo accounts, and what there is to try with them.
 
-use anyhow::Context;
-use latchkey_tests::ControlPlane;
+use anyhow::{Context, ensure};
+use latchkey_tests::{ControlPlane, http};
 use serde_json::{Value, json};
 
 use crate::Settings;
@@ -13,6 +13,7 @@ pub(crate) struct Demo {
     cms_website: String,
     rag_full: String,
     rag_reader: String,
+    rag_trial: String,
 }
 
 impl Demo {
@@ -39,13 +40,27 @@ impl Demo {
         let full = json!({"name": "Agent"});
         let reader = json!({"name": "Reader", "rules": [
             {"resource": "datasets", "actions": ["read"]}]});
+        let trial = json!({"name": "Trial", "limits": [
+            {"name": "trial", "amount": 1, "bucket_seconds": 86_400, "buckets": 30}]});
         Ok(Self {
             cms_read_write: token(control_plane, CMS, "kind", "application_read_write").await?,
             cms_read_only: token(control_plane, CMS, "kind", "application_read_only").await?,
             cms_website: named_token(control_plane, CMS, &website).await?,
             rag_full: named_token(control_plane, RAG, &full).await?,
             rag_reader: named_token(control_plane, RAG, &reader).await?,
+            rag_trial: named_token(control_plane, RAG, &trial).await?,
         })
+    }
+
+    /// Makes the one call that the trial key may make in 30 days, so that there is a limit to see.
+    pub(crate) async fn use_up_trial(&self, settings: &Settings) -> anyhow::Result<()> {
+        let url = format!("http://127.0.0.1:{}/v1/account", settings.fltr_port);
+        let authorization = format!("Bearer {}", self.rag_trial);
+        let headers = [("authorization", authorization.as_bytes())];
+        let status = http::send("GET", &url, &headers, b"").await?.status;
+        // It was made already if these are the data of an earlier run.
+        ensure!(matches!(status, 200 | 429), "the trial key's call was answered {status}");
+        Ok(())
     }
 
     /// Returns what to look at and what to try.
@@ -56,7 +71,8 @@ impl Demo {
         let rag = format!("http://127.0.0.1:{fltr_port}/v1");
         let api = format!("http://127.0.0.1:{control_plane_port}/api/v1");
         let operator = &control_plane.operator_token;
-        let Self { cms_read_write, cms_read_only, cms_website, rag_full, rag_reader } = self;
+        let Self { cms_read_write, cms_read_only, cms_website, .. } = self;
+        let Self { rag_full, rag_reader, rag_trial, .. } = self;
         format!(
             r#"
 Latchkey is ready.
@@ -76,6 +92,7 @@ Keys of account `{CMS}` (Flotiq), new at each start
 Keys of account `{RAG}` (FLTR)
   Agent: everything         {rag_full}
   Reader: datasets: read    {rag_reader}
+  Trial: 1 call in 30 days  {rag_trial}
 Operator token              {operator}
 
 Try (the status that each prints is in front)
@@ -86,7 +103,9 @@ Try (the status that each prints is in front)
   200  curl -s -o /dev/null -w '%{{http_code}}\n' '{cms}/orders?auth_token={cms_read_write}'
   200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {rag_full}' {rag}/account
   403  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {rag_reader}' {rag}/account
+  429  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {rag_trial}' {rag}/account
   200  curl -s -o /dev/null -w '%{{http_code}}\n' {rag}/mcp/manifest
+  200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {operator}' {api}/accounts/{CMS}/usage
   201  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {operator}' -H 'Content-Type: application/json' -d '{{"name":"Mine","rules":[{{"resource":"orders","actions":["read"]}}]}}' {api}/accounts/{CMS}/keys
 Leave out `-o /dev/null` to see the bodies: what reached the upstream, or why not. Ctrl-C ends everything."#,
             data = settings.data.display(),

@@ -158,6 +158,7 @@ impl Running {
         let envoy = Envoy::start(options, &logs).await?;
         let workers = 2 * (u64::from(settings.workers) + 1);
         control_plane.wait_until_in_force(workers).await?;
+        demo.use_up_trial(settings).await?;
         say(demo.guide(settings, &control_plane));
         Ok(Self { control_plane, envoy, _upstream: upstream })
     }
