@@ -6,13 +6,12 @@ CREATE TABLE counters (
   bucket_seconds INTEGER NOT NULL,
   bucket INTEGER NOT NULL,
   count INTEGER NOT NULL,
-  -- When the bucket leaves its window, and whether daily sums are made of it then.
-  leaves_at_ms INTEGER NOT NULL,
-  is_total INTEGER NOT NULL,
+  -- When no window can hold the bucket any more.
+  drops_at_ms INTEGER NOT NULL,
   PRIMARY KEY (subject, bucket_seconds, bucket)
 ) STRICT, WITHOUT ROWID;
 
-CREATE INDEX counters_by_end ON counters (leaves_at_ms);
+CREATE INDEX counters_by_end ON counters (drops_at_ms);
 
 CREATE TABLE daily_counts (
   subject TEXT NOT NULL,
@@ -21,8 +20,11 @@ CREATE TABLE daily_counts (
   PRIMARY KEY (subject, day)
 ) STRICT, WITHOUT ROWID;
 
+CREATE INDEX daily_counts_by_age ON daily_counts (day);
+
+-- The highest number is remembered, so that none is given twice.
 CREATE TABLE leases (
-  id INTEGER PRIMARY KEY,
+  id INTEGER PRIMARY KEY AUTOINCREMENT,
   subject TEXT NOT NULL,
   holder TEXT NOT NULL,
   sequence INTEGER NOT NULL,
@@ -57,7 +59,12 @@ CREATE INDEX key_usage_by_age ON key_usage (bucket_seconds, bucket);
 -- Whose limits to look at again, per change.
 CREATE TABLE changed_accounts (
   revision INTEGER NOT NULL REFERENCES changes (revision) ON DELETE CASCADE,
-  profile TEXT NOT NULL,
   account TEXT NOT NULL,
-  PRIMARY KEY (revision, profile, account)
+  PRIMARY KEY (revision, account)
+) STRICT, WITHOUT ROWID;
+
+CREATE TABLE changed_plans (
+  revision INTEGER NOT NULL REFERENCES changes (revision) ON DELETE CASCADE,
+  plan TEXT NOT NULL,
+  PRIMARY KEY (revision, plan)
 ) STRICT, WITHOUT ROWID;

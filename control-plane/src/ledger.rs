@@ -10,6 +10,8 @@ mod standing;
 #[cfg(test)]
 mod simulation;
 
+use std::collections::BTreeSet;
+
 use latchkey_protocol::lease::{
     Credit, Grant, KeyUsage, LeaseAnswer, LeaseCall, LeaseOutcome, LeaseReport, LeaseRequest,
     MAX_AHEAD_MS, Refusal,
@@ -26,11 +28,22 @@ pub(crate) trait Records {
     /// Returns the limits that count a subject's calls; none if there is no such subject.
     fn limits(&self, subject: &Subject) -> Result<Option<Vec<Limit>>, StoreError>;
 
-    /// Returns what a subject used and leased.
-    fn standing(&self, subject: &Subject) -> Result<Standing, StoreError>;
+    /// Returns what a subject used and leased, as far as it counts for limits from a moment on.
+    fn standing(
+        &self,
+        subject: &Subject,
+        limits: &[Limit],
+        now_ms: u64,
+    ) -> Result<Standing, StoreError>;
 
-    /// Adds calls to a bucket of a subject.
-    fn add_calls(&mut self, subject: &Subject, calls: &BucketCalls) -> Result<(), StoreError>;
+    /// Adds calls to a subject, made at a moment: to its day, and to its bucket of each length.
+    fn add_calls(
+        &mut self,
+        subject: &Subject,
+        at_ms: u64,
+        lengths: &BTreeSet<u32>,
+        count: u64,
+    ) -> Result<(), StoreError>;
 
     /// Returns a lease and whose calls it is for.
     fn lease(&self, id: u64) -> Result<Option<(Subject, Lease)>, StoreError>;
@@ -55,18 +68,6 @@ pub(crate) trait Records {
 
     /// Adds what a key was used.
     fn add_key_usage(&mut self, usage: &KeyUsage) -> Result<(), StoreError>;
-}
-
-/// Calls that are added to a bucket.
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-pub(crate) struct BucketCalls {
-    pub(crate) bucket_seconds: u32,
-    pub(crate) bucket: u64,
-    pub(crate) count: u64,
-    /// When the bucket leaves the longest window of its length.
-    pub(crate) leaves_at_ms: u64,
-    /// Whether its length is the subject's longest, of which daily sums are made.
-    pub(crate) is_total: bool,
 }
 
 /// What became of a call.
@@ -106,10 +107,11 @@ pub(crate) fn take_in(
         records.put_sequence(&holder, call.sequence, now_ms)?;
     }
     let sequence = call.sequence;
-    let mut desk = Desk { holder, sequence, now_ms, is_new, recalls: Vec::new() };
+    let mut desk = Desk { holder, sequence, now_ms, is_new, recalls: BTreeSet::new() };
     let outcomes = call.requests.iter().map(|request| desk.answer(records, request));
     let outcomes = outcomes.collect::<Result<_, _>>()?;
-    Ok(TakenIn { answer: LeaseAnswer { sequence, now_ms, outcomes }, recalls: desk.recalls })
+    let recalls = desk.recalls.into_iter().collect();
+    Ok(TakenIn { answer: LeaseAnswer { sequence, now_ms, outcomes }, recalls })
 }
 
 /// Returns the name under which a worker of a proxy holds leases.
@@ -171,28 +173,11 @@ fn count(
     at_ms: u64,
     count: u64,
 ) -> Result<(), StoreError> {
-    let limits = records.limits(subject)?.unwrap_or_default();
-    if count == 0 {
+    let Some(limits) = records.limits(subject)?.filter(|_| count > 0) else {
         return Ok(());
-    }
-    let longest = limits.iter().map(|limit| limit.bucket_seconds).max().unwrap_or_default();
-    let mut lengths: Vec<u32> = limits.iter().map(|limit| limit.bucket_seconds).collect();
-    lengths.sort_unstable();
-    lengths.dedup();
-    for bucket_seconds in lengths {
-        let same = limits.iter().filter(|limit| limit.bucket_seconds == bucket_seconds);
-        let leaves = same.map(|limit| {
-            let window = limit.window();
-            (window.bucket(at_ms), window.leaves_at_ms(window.bucket(at_ms)))
-        });
-        let Some((bucket, leaves_at_ms)) = leaves.max() else {
-            continue;
-        };
-        let is_total = bucket_seconds == longest;
-        let calls = BucketCalls { bucket_seconds, bucket, count, leaves_at_ms, is_total };
-        records.add_calls(subject, &calls)?;
-    }
-    Ok(())
+    };
+    let lengths = limits.iter().map(|limit| limit.bucket_seconds.max(1)).collect();
+    records.add_calls(subject, at_ms, &lengths, count)
 }
 
 /// Where the requests of one call are answered.
@@ -202,7 +187,7 @@ struct Desk {
     now_ms: u64,
     /// Whether the call was not taken in before.
     is_new: bool,
-    recalls: Vec<(String, Subject)>,
+    recalls: BTreeSet<(String, Subject)>,
 }
 
 impl Desk {
@@ -222,7 +207,7 @@ impl Desk {
         if limits.is_empty() {
             return Ok(LeaseOutcome::Granted(self.unlimited(request)));
         }
-        let mut standing = records.standing(&request.subject)?;
+        let mut standing = records.standing(&request.subject, &limits, self.now_ms)?;
         let starts_at_ms = request.at_ms.map_or(self.now_ms, |at_ms| {
             at_ms.clamp(self.now_ms, self.now_ms.saturating_add(MAX_AHEAD_MS))
         });
@@ -242,9 +227,18 @@ impl Desk {
             self.recall(&standing, &request.subject);
         }
         let amount = size(request, room);
-        if amount == 0 {
+        if room.calls == 0 {
             let refusal = standing.refusal(&limits, starts_at_ms, self.now_ms);
             return Ok(LeaseOutcome::Refused(refusal));
+        }
+        if amount == 0 {
+            // There is nothing to spare; calls that wait would get theirs.
+            return Ok(LeaseOutcome::Refused(Refusal {
+                ask_again_at_ms: starts_at_ms,
+                available_at_ms: Some(starts_at_ms),
+                is_contested: false,
+                limits: standing.states(&limits, starts_at_ms),
+            }));
         }
         let ends = limits.iter().map(|limit| {
             let window = limit.window();
@@ -269,9 +263,8 @@ impl Desk {
     fn recall(&mut self, standing: &Standing, subject: &Subject) {
         for lease in &standing.leases {
             let is_idle = lease.expires_at_ms > self.now_ms && lease.spent < lease.amount;
-            let recall = (lease.holder.clone(), subject.clone());
-            if is_idle && lease.holder != self.holder && !self.recalls.contains(&recall) {
-                self.recalls.push(recall);
+            if is_idle && lease.holder != self.holder {
+                self.recalls.insert((lease.holder.clone(), subject.clone()));
             }
         }
     }

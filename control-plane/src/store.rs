@@ -79,8 +79,10 @@ pub(crate) struct Change<'a> {
     is_audited: bool,
     /// Tokens that filters of a profile have to look at again.
     touched: Vec<(String, Vec<u8>)>,
-    /// Accounts whose limits filters of a profile have to look at again.
-    touched_accounts: Vec<(String, String)>,
+    /// Accounts whose limits filters have to look at again.
+    touched_accounts: Vec<String>,
+    /// Plans whose limits are others.
+    touched_plans: Vec<String>,
 }
 
 impl Store {
@@ -132,14 +134,15 @@ impl Store {
                 is_audited: false,
                 touched: Vec::new(),
                 touched_accounts: Vec::new(),
+                touched_plans: Vec::new(),
             };
             let done = work(&mut change)?;
-            let Change { transaction, touched, touched_accounts, is_audited, .. } = change;
-            if touched.is_empty() && touched_accounts.is_empty() && !is_audited {
+            // Whatever is touched is audited as well.
+            if change.touched.is_empty() && !change.is_audited {
                 return Ok(done);
             }
-            let number = changes::append(&transaction, now_ms, &touched, &touched_accounts)?;
-            transaction.commit()?;
+            let number = changes::append(&change)?;
+            change.transaction.commit()?;
             inner.revision.send_replace(number);
             Ok(done)
         })

@@ -52,7 +52,8 @@ pub struct Request<'a> {
     pub headers: Headers<'a>,
     /// The time, in milliseconds since the epoch.
     pub now_ms: u64,
-    /// Returns the client's address; asked only for keys that are bound to networks.
+    /// Returns the client's address; asked only where it matters: for keys that are bound to networks
+    /// and for clients without a token that are counted.
     pub client_address: &'a dyn Fn() -> Option<IpAddr>,
 }
 
@@ -243,8 +244,8 @@ fn decide(
     let replica = replica.ok_or(Rejection::NotReady)?;
     let key = replica.find(&KeyHash::of(token)).ok_or(Rejection::UnknownToken)?;
     *holder = Some(Holder { account: Arc::clone(&key.account.id), key: Arc::clone(&key.id) });
-    *dues = charge::dues_of_key(key);
     authenticate(key, request)?;
+    *dues = charge::dues_of_key(key);
 
     let needed = reach::needed(target.route, access, &path.segments, &target.query)?;
     rights::check(profile, access, &needed, key)?;

@@ -13,15 +13,15 @@ use std::rc::Rc;
 use std::sync::Arc;
 
 use latchkey_protocol::lease::{
-    Credit, KeyUsage, LeaseAnswer, LeaseCall, LeaseOutcome, LeaseReport, LeaseRequest, MAX_ENTRIES,
+    Credit, KeyUsage, LeaseAnswer, LeaseCall, LeaseReport, LeaseRequest, MAX_ENTRIES,
 };
-use latchkey_protocol::{Limit, Subject};
+use latchkey_protocol::{Limit, Subject, Window};
 
 use crate::backoff::Backoff;
 use pool::{Look, Pool};
 
 pub use pool::Rate;
-pub use server_clock::ServerClock;
+use server_clock::ServerClock;
 
 /// A moment on two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -69,6 +69,15 @@ pub struct LimitReached {
     pub available_in_ms: Option<u64>,
 }
 
+/// A call to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Tells it from those before.
+    pub number: u64,
+    /// JSON of a [`LeaseCall`].
+    pub body: Vec<u8>,
+}
+
 /// The leases of one VM.
 #[derive(Debug)]
 pub struct Leases {
@@ -76,6 +85,8 @@ pub struct Leases {
     worker: String,
     clock: ServerClock,
     pools: BTreeMap<Subject, Pool>,
+    /// How many of them are of addresses.
+    addresses: usize,
     /// Subjects that may need a lease.
     wishes: BTreeSet<Subject>,
     /// What is to be reported.
@@ -89,6 +100,7 @@ pub struct Leases {
     /// The call that was not answered yet.
     pending: Option<LeaseCall>,
     state: State,
+    attempts: u64,
     backoff: Backoff,
     /// Local time since which calls have failed.
     unreachable_since_ms: Option<u64>,
@@ -101,7 +113,7 @@ enum State {
     /// No call is under way, and none may be made before a moment.
     Idle { until_ms: u64 },
     /// One is under way since then.
-    InFlight { since: Moment },
+    InFlight { attempt: u64, since: Moment },
 }
 
 impl Leases {
@@ -113,6 +125,7 @@ impl Leases {
             worker: worker.to_owned(),
             clock: ServerClock::default(),
             pools: BTreeMap::new(),
+            addresses: 0,
             wishes: BTreeSet::new(),
             closed: Vec::new(),
             credits: BTreeMap::new(),
@@ -122,40 +135,46 @@ impl Leases {
             sequence: 0,
             pending: None,
             state: State::Idle { until_ms: 0 },
+            attempts: 0,
             backoff: Backoff::new(worker),
             unreachable_since_ms: None,
             answers: 0,
         }
     }
 
-    /// Charges a call to all that are due: to all of them or to none.
-    pub fn charge(&mut self, dues: &[Due], now: Moment) -> Charged {
-        let now_ms = now.steady_ms();
+    /// Charges a call to all that are due: to all of them or to none. One that `waits` is charged again
+    /// after the next answer, unless it gives up before.
+    pub fn charge(&mut self, dues: &[Due], now: Moment, waits: bool) -> Charged {
         let clock = self.clock;
-        let places: Vec<Look> = dues.iter().map(|due| self.pool(due).look(&clock, now)).collect();
-        let mut reached: Option<LimitReached> = None;
-        for (due, look) in dues.iter().zip(&places) {
-            match look {
-                Look::Lease(_) => {}
-                Look::Refused => {
-                    let refused = self.reached(&due.subject, now);
-                    let is_longer = |known: &LimitReached| refused.lasts_longer_than(known);
-                    if reached.as_ref().is_none_or(is_longer) {
-                        reached = Some(refused);
-                    }
-                    self.wish(&due.subject, now, false);
-                }
-                Look::Contested | Look::Nothing => self.wish(&due.subject, now, true),
-            }
+        let mut looks = Vec::with_capacity(dues.len());
+        for due in dues {
+            let Some(pool) = self.pool(due) else {
+                // Too many addresses at once; each is told to come back.
+                let available_in_ms = Some(CROWDED_MS);
+                return Charged::Refused(LimitReached { limit: None, available_in_ms });
+            };
+            pool.used_at_ms = now.steady_ms();
+            looks.push(pool.look(&clock, now));
         }
-        if let Some(reached) = reached {
+        let refused = dues.iter().zip(&looks).filter(|(_, look)| **look == Look::Refused);
+        if let Some(reached) = self.longest(refused.map(|(due, _)| due), now) {
+            for (due, look) in dues.iter().zip(looks) {
+                if look == Look::Refused {
+                    self.want_back(&due.subject);
+                }
+            }
             return Charged::Refused(reached);
         }
-        if places.iter().any(|look| !matches!(look, Look::Lease(_))) {
+        if looks.iter().any(|look| !matches!(look, Look::Lease(_))) {
+            for (due, look) in dues.iter().zip(looks) {
+                if !matches!(look, Look::Lease(_)) {
+                    self.wish(&due.subject, now, waits);
+                }
+            }
             return Charged::NoLease;
         }
 
-        for (due, look) in dues.iter().zip(places) {
+        for (due, look) in dues.iter().zip(looks) {
             let (Some(pool), Look::Lease(place)) = (self.pools.get_mut(&due.subject), look) else {
                 continue;
             };
@@ -163,7 +182,7 @@ impl Leases {
                 self.wishes.insert(due.subject.clone());
             }
         }
-        self.report_by(now_ms + REPORT_MS);
+        self.report_by(now.steady_ms() + REPORT_MS);
         Charged::Admitted
     }
 
@@ -172,10 +191,18 @@ impl Leases {
     pub fn known_refusal(&self, dues: &[Due], now: Moment) -> Option<LimitReached> {
         let refused = dues.iter().filter(|due| {
             self.pools.get(&due.subject).is_some_and(|pool| {
-                let look = pool.look(&self.clock, now);
-                matches!(look, Look::Contested | Look::Refused)
+                matches!(pool.look(&self.clock, now), Look::Contested | Look::Refused)
             })
         });
+        self.longest(refused, now)
+    }
+
+    /// Returns the limit that keeps a call longest, of subjects that are refused.
+    fn longest<'a>(
+        &self,
+        refused: impl Iterator<Item = &'a Due>,
+        now: Moment,
+    ) -> Option<LimitReached> {
         let reached = refused.map(|due| self.reached(&due.subject, now));
         reached.reduce(|known, other| if other.lasts_longer_than(&known) { other } else { known })
     }
@@ -183,19 +210,17 @@ impl Leases {
     /// Counts a call for which there is no lease, to be reported when the control plane is back.
     /// Returns whether there is room to remember it.
     pub fn charge_on_credit(&mut self, dues: &[Due], now: Moment) -> bool {
-        if self.credits.len().saturating_add(dues.len()) > MAX_REMEMBERED {
+        let at_ms = self.server_ms(now);
+        let entries: Vec<(Subject, u64)> =
+            dues.iter().map(|due| credit_entry(due, at_ms)).collect();
+        let is_known = |entry| self.credits.contains_key(entry);
+        let is_address = |(subject, _): &(Subject, u64)| is_address(subject);
+        let most = if entries.iter().any(is_address) { MAX_ADDRESSES } else { MAX_REMEMBERED };
+        if self.credits.len() >= most && !entries.iter().all(is_known) {
             return false;
         }
-        let at_ms = self.server_ms(now);
-        for due in dues {
-            // One entry per subject and bucket; the longest one, so that a long outage is not one
-            // entry per second. Shorter limits have long forgotten by then.
-            let longest = due.limits.iter().max_by_key(|limit| limit.bucket_seconds);
-            let begin_ms = longest.map_or(at_ms, |limit| {
-                let window = limit.window();
-                window.starts_at_ms(window.bucket(at_ms))
-            });
-            *self.credits.entry((due.subject.clone(), begin_ms)).or_default() += 1;
+        for entry in entries {
+            *self.credits.entry(entry).or_default() += 1;
         }
         self.report_by(now.steady_ms() + REPORT_MS);
         true
@@ -204,10 +229,10 @@ impl Leases {
     /// Counts a call for the key with which it was made.
     pub fn note_use(&mut self, account: &Arc<str>, key: &Arc<str>, now: Moment) {
         let at_ms = self.server_ms(now);
-        if self.usage.len() >= MAX_REMEMBERED {
+        let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS);
+        if self.usage.len() >= MAX_REMEMBERED && !self.usage.contains_key(&entry) {
             return;
         }
-        let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS);
         let usage = self.usage.entry(entry).or_insert_with(|| KeyUsage {
             account: Arc::clone(account),
             key: Arc::clone(key),
@@ -237,11 +262,17 @@ impl Leases {
         self.clock.earliest_ms(now.steady_us).unwrap_or(now.wall_ms)
     }
 
-    /// Reports whether it is of use to wait for a lease: whether the control plane answers, or was
+    /// Reports whether it is of use to wait for a lease: whether the control plane answers, or has been
     /// silent only for as long as a request may wait.
     #[must_use]
     pub fn may_wait(&self, now: Moment) -> bool {
-        self.unreachable_since_ms.is_none_or(|since_ms| now.steady_ms() < since_ms + MAX_WAIT_MS)
+        let called_ms = match self.state {
+            State::InFlight { since, .. } => Some(since.steady_ms()),
+            State::Idle { .. } => None,
+        };
+        let failed_ms = self.unreachable_since_ms.filter(|_| self.pending.is_some());
+        let silent_since_ms = [called_ms, failed_ms].into_iter().flatten().min();
+        silent_since_ms.is_none_or(|since_ms| now.steady_ms() < since_ms + MAX_WAIT_MS)
     }
 
     /// Returns the number of answers so far.
@@ -250,11 +281,12 @@ impl Leases {
         self.answers
     }
 
-    /// Returns the body of the call to make now, if one is due.
-    pub fn call(&mut self, now: Moment) -> Option<Vec<u8>> {
+    /// Returns the call to make now, if one is due.
+    pub fn call(&mut self, now: Moment) -> Option<Attempt> {
         let now_ms = now.steady_ms();
+        self.sweep(now);
         match self.state {
-            State::InFlight { since }
+            State::InFlight { since, .. }
                 if now_ms < since.steady_ms() + CALL_TIMEOUT_MS + LOST_AFTER_MS =>
             {
                 return None;
@@ -266,8 +298,9 @@ impl Leases {
             self.pending = self.next_call(now);
         }
         let body = serde_json::to_vec(self.pending.as_ref()?).ok()?;
-        self.state = State::InFlight { since: now };
-        Some(body)
+        self.attempts += 1;
+        self.state = State::InFlight { attempt: self.attempts, since: now };
+        Some(Attempt { number: self.attempts, body })
     }
 
     /// Reports whether a call would be made now; costs next to nothing.
@@ -285,36 +318,42 @@ impl Leases {
     /// looking again sooner than usual.
     #[must_use]
     pub fn is_contested(&self) -> bool {
-        let waits = |subject| self.pools.get(subject).is_some_and(|pool: &Pool| pool.waiting > 0);
-        self.wishes.iter().any(waits)
+        let is_contested = |subject| self.pools.get(subject).is_some_and(Pool::is_contested);
+        self.unreachable_since_ms.is_none() && self.wishes.iter().any(is_contested)
     }
 
-    /// Takes in the answer to the call.
+    /// Takes in the answer to an attempt; one to an earlier attempt changes nothing.
     ///
     /// # Errors
     ///
     /// If it is not readable; then the call is made again.
-    pub fn on_answer(&mut self, now: Moment, body: &[u8]) -> Result<(), serde_json::Error> {
-        let now_ms = now.steady_ms();
+    pub fn on_answer(
+        &mut self,
+        attempt: u64,
+        now: Moment,
+        body: &[u8],
+    ) -> Result<(), serde_json::Error> {
+        let Some(since) = self.in_flight(attempt) else {
+            return Ok(());
+        };
         let answer: LeaseAnswer = match serde_json::from_slice(body) {
             Ok(answer) => answer,
             Err(error) => {
-                self.on_failure(now);
+                self.on_failure(attempt, now);
                 return Err(error);
             }
-        };
-        let State::InFlight { since } = self.state else {
-            return Ok(());
         };
         let Some(mut pending) = self.pending.take() else {
             return Ok(());
         };
         self.backoff.reset();
         self.unreachable_since_ms = None;
-        self.state = State::Idle { until_ms: now_ms };
+        self.state = State::Idle { until_ms: now.steady_ms() };
         self.answers += 1;
         if self.clock.learn(since.steady_us, now.steady_us, answer.now_ms) {
-            self.give_back_all();
+            for pool in self.pools.values_mut() {
+                pool.start_over(&mut self.closed);
+            }
         }
         if answer.sequence > pending.sequence {
             // Another store, or another holder of this name, is ahead: say it again as news.
@@ -329,78 +368,104 @@ impl Leases {
                 pool.waiting = 0;
             }
         }
-        let requests = pending.requests.into_iter().zip(answer.outcomes);
-        for (LeaseRequest { subject, waiting, at_ms, .. }, outcome) in requests {
-            let Some(pool) = self.pools.get_mut(&subject) else {
-                continue;
-            };
-            pool.is_asked = false;
-            pool.waiting = 0;
-            match outcome {
-                LeaseOutcome::Granted(grant) => pool.grant(grant, waiting),
-                LeaseOutcome::Refused(refusal) => {
-                    let asked = (waiting, answer.now_ms);
-                    pool.refuse(refusal, at_ms, asked, &self.clock, now);
-                }
+        let (answered_ms, clock) = (answer.now_ms, self.clock);
+        for (request, outcome) in pending.requests.iter().zip(answer.outcomes) {
+            if let Some(pool) = self.pools.get_mut(&request.subject) {
+                pool.take_in(request, outcome, answered_ms, &clock, now, &mut self.closed);
             }
         }
         Ok(())
     }
 
-    /// Takes in that the call was not answered, or not by the control plane.
-    pub fn on_failure(&mut self, now: Moment) {
+    /// Takes in that an attempt was not answered, or not by the control plane.
+    pub fn on_failure(&mut self, attempt: u64, now: Moment) {
+        if self.in_flight(attempt).is_none() {
+            return;
+        }
         let now_ms = now.steady_ms();
         self.unreachable_since_ms.get_or_insert(now_ms);
         self.state = State::Idle { until_ms: now_ms + self.backoff.fail() };
     }
 
-    /// Takes in that the control plane refused the call as it is: what it held is given up.
-    pub fn on_refused_call(&mut self, now: Moment) {
+    /// Takes in that the control plane cannot read the call, and never will: it is given up.
+    pub fn on_refused_call(&mut self, attempt: u64, now: Moment) {
+        if self.in_flight(attempt).is_none() {
+            return;
+        }
+        self.on_failure(attempt, now);
         for request in self.pending.take().into_iter().flat_map(|call| call.requests) {
             if let Some(pool) = self.pools.get_mut(&request.subject) {
                 pool.is_asked = false;
             }
         }
-        self.on_failure(now);
+    }
+
+    /// Returns when an attempt was made, if it is the one under way.
+    fn in_flight(&self, attempt: u64) -> Option<Moment> {
+        match self.state {
+            State::InFlight { attempt: current, since } if current == attempt => Some(since),
+            State::InFlight { .. } | State::Idle { .. } => None,
+        }
     }
 
     /// Gives back what is not spent of a subject's leases: others wait for it.
     pub fn recall(&mut self, subject: &Subject, now: Moment) {
         if let Some(pool) = self.pools.get_mut(subject) {
+            let before = self.closed.len();
             pool.close_all(&mut self.closed);
-            self.report_by(now.steady_ms());
+            // What was spent whole and is not reported yet is waited for, too.
+            if before > 0 || self.closed.len() > before {
+                self.report_by(now.steady_ms());
+            }
         }
     }
 
     /// Forgets that a call is under way: its answer will not come, and it is made again.
     pub fn abandon(&mut self) {
-        if let State::InFlight { since } = self.state {
+        if let State::InFlight { since, .. } = self.state {
             self.state = State::Idle { until_ms: since.steady_ms() };
         }
     }
 
-    fn pool(&mut self, due: &Due) -> &mut Pool {
+    /// Returns the pool of a subject, a new one if there is none; none if there are too many.
+    fn pool(&mut self, due: &Due) -> Option<&mut Pool> {
+        if is_address(&due.subject) && !self.pools.contains_key(&due.subject) {
+            if self.addresses >= MAX_ADDRESSES {
+                return None;
+            }
+            self.addresses += 1;
+        }
         let pool = self.pools.entry(due.subject.clone()).or_insert_with(|| Pool::new(&due.limits));
         if !Rc::ptr_eq(&pool.limits, &due.limits) && pool.limits != due.limits {
             pool.change_limits(&due.limits, &mut self.closed);
         }
-        pool
+        Some(pool)
     }
 
+    /// Takes note that a call found no lease.
     fn wish(&mut self, subject: &Subject, now: Moment, waits: bool) {
-        let now_ms = now.steady_ms();
-        if let Some(pool) = self.pools.get_mut(subject) {
-            pool.used_at_ms = now_ms;
-            if waits {
-                // A renewal that was refused says nothing of what is given to one that waits.
-                if pool.refusal().is_none() {
-                    pool.ask_at_ms = now_ms;
-                }
-                pool.waiting = pool.waiting.saturating_add(1);
-                self.wishes.insert(subject.clone());
-            } else if pool.refusal().is_some_and(|refusal| refusal.is_contested) {
-                self.wishes.insert(subject.clone());
-            }
+        let Some(pool) = self.pools.get_mut(subject) else {
+            return;
+        };
+        if waits {
+            pool.waiting = pool.waiting.saturating_add(1);
+        } else {
+            pool.is_wanted = true;
+        }
+        // A renewal that was refused says nothing of what is given to one that waits.
+        if pool.refusal().is_none() {
+            pool.ask_at_ms = now.steady_ms();
+        }
+        self.wishes.insert(subject.clone());
+    }
+
+    /// Takes note that a call was refused for what others may still give back.
+    fn want_back(&mut self, subject: &Subject) {
+        if let Some(pool) = self.pools.get_mut(subject)
+            && pool.refusal().is_some_and(|refusal| refusal.is_contested)
+        {
+            pool.is_wanted = true;
+            self.wishes.insert(subject.clone());
         }
     }
 
@@ -440,22 +505,15 @@ impl Leases {
         }
         let is_unspent = self.closed.len() > before;
         self.pools.retain(|_, pool| !pool.is_idle(&self.clock, now));
+        self.addresses = self.pools.keys().filter(|subject| is_address(subject)).count();
         if is_unspent {
             self.report_by(now_ms);
-        }
-    }
-
-    /// Gives back what is held: the control plane's clock has stepped.
-    fn give_back_all(&mut self) {
-        for pool in self.pools.values_mut() {
-            pool.close_all(&mut self.closed);
         }
     }
 
     /// Returns a call with all that is to be said, if it is time to say something.
     fn next_call(&mut self, now: Moment) -> Option<LeaseCall> {
         let now_ms = now.steady_ms();
-        self.sweep(now);
         let mut call = LeaseCall {
             instance: self.instance.clone(),
             worker: self.worker.clone(),
@@ -466,17 +524,24 @@ impl Leases {
             let Some(pool) = self.pools.get_mut(&subject) else {
                 continue;
             };
-            if now_ms < pool.ask_at_ms || call.requests.len() >= MAX_ENTRIES {
+            // Whoever wanted it has long gone.
+            if pool.waiting == 0 && now_ms > pool.used_at_ms + WISH_MS {
+                pool.is_wanted = false;
+                continue;
+            }
+            let is_late = is_address(&subject) && call.requests.len() >= MAX_ADDRESSES_PER_CALL;
+            if now_ms < pool.ask_at_ms || is_late || call.requests.len() >= MAX_ENTRIES {
                 later.insert(subject);
                 continue;
             }
-            let is_short = pool.is_short();
+            let is_short = pool.is_short(&self.clock, now);
             let at_ms = if is_short { None } else { pool.ahead(&self.clock, now) };
             if !is_short && at_ms.is_none() {
                 continue;
             }
             pool.is_asked = true;
-            let amount = pool.wanted(now_ms, at_ms.is_some());
+            pool.is_wanted = false;
+            let amount = pool.wanted(&self.clock, now, at_ms.is_some());
             let waiting = pool.waiting;
             call.requests.push(LeaseRequest { subject, amount, waiting, at_ms });
         }
@@ -525,6 +590,24 @@ impl LimitReached {
     }
 }
 
+/// Returns under what a credit is remembered: the subject and the bucket.
+///
+/// The bucket is one of the shortest length that is not below a minute, so that a long outage is not
+/// one entry per second; limits over seconds have forgotten by the time that it is reported.
+fn credit_entry(due: &Due, at_ms: u64) -> (Subject, u64) {
+    let seconds = due.limits.iter().map(|limit| limit.bucket_seconds);
+    let shortest = seconds.clone().filter(|seconds| *seconds >= 60).min().or(seconds.max());
+    let window = Window::new(shortest.unwrap_or_default(), 1);
+    (due.subject.clone(), window.starts_at_ms(window.bucket(at_ms)))
+}
+
+fn is_address(subject: &Subject) -> bool {
+    match subject {
+        Subject::Address { .. } => true,
+        Subject::Account { .. } | Subject::Key { .. } => false,
+    }
+}
+
 /// Longest time that a request waits for a lease, in milliseconds: with the tick that ends it, below
 /// the promised 250.
 pub const MAX_WAIT_MS: u64 = 190;
@@ -539,11 +622,22 @@ const LOST_AFTER_MS: u64 = 500;
 /// How long what was spent may wait for a call that reports it.
 const REPORT_MS: u64 = 1_000;
 
+/// How long after the last request a lease is asked for that none waits for.
+const WISH_MS: u64 = 2_000;
+
 /// How often leases are looked through for those that are over: each tick.
 const SWEEP_MS: u64 = 40;
 
 /// Most entries of one kind that wait to be reported, so that an outage does not fill the memory.
 const MAX_REMEMBERED: usize = 100_000;
+
+/// Most addresses that are told apart at a time: a flood of them must not fill the memory that keys
+/// need. Further ones are refused for a moment.
+const MAX_ADDRESSES: usize = 20_000;
+const CROWDED_MS: u64 = 1_000;
+
+/// Most addresses that a call asks for, so that those of accounts are answered soon.
+const MAX_ADDRESSES_PER_CALL: usize = 200;
 
 const HOUR_MS: u64 = 3_600_000;
 

@@ -8,6 +8,9 @@ use std::collections::BTreeMap;
 
 use crate::Limit;
 
+/// Most buckets of a window: a year of days.
+pub const MAX_BUCKETS: u32 = 366;
+
 /// The shape of a limit's window.
 ///
 /// Counts are calls per bucket, by the bucket's number since the epoch.
@@ -22,11 +25,10 @@ pub struct Window {
 impl Window {
     /// Returns a window of so many buckets of so many seconds; none of either counts as one.
     #[must_use]
-    pub fn new(bucket_seconds: u32, buckets: u32) -> Self {
-        Self {
-            bucket_ms: u64::from(bucket_seconds.max(1)) * 1000,
-            buckets: u64::from(buckets.max(1)),
-        }
+    pub const fn new(bucket_seconds: u32, buckets: u32) -> Self {
+        let bucket_seconds = if bucket_seconds == 0 { 1 } else { bucket_seconds };
+        let buckets = if buckets == 0 { 1 } else { buckets };
+        Self { bucket_ms: bucket_seconds as u64 * 1000, buckets: buckets as u64 }
     }
 
     /// Returns the window's length, in seconds.

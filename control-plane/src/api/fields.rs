@@ -4,6 +4,7 @@ use std::net::IpAddr;
 
 use ipnet::IpNet;
 use latchkey_filter::profile::keys::KeyRules;
+use latchkey_protocol::window::MAX_BUCKETS;
 use latchkey_protocol::{Limit, Rule};
 
 use crate::error::{ApiError, FieldError};
@@ -162,5 +163,3 @@ const MAX_LIMITS: usize = 16;
 const MAX_AMOUNT: u64 = 9_007_199_254_740_991;
 /// 31 days.
 const MAX_BUCKET_SECONDS: u32 = 2_678_400;
-/// A year of days.
-const MAX_BUCKETS: u32 = 366;

@@ -12,7 +12,7 @@ use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
-use crate::store::{self, Origin, Plan};
+use crate::store::{self, Origin, Plan, StoreError};
 
 /// A plan to make or replace.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -98,6 +98,13 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
     origin: Origin,
 ) -> Result<StatusCode, ApiError> {
+    if let Some(profile) = app.profiles.all().find(|profile| profile.default_plan == id) {
+        return Err(StoreError::Conflict(format!(
+            "plan `{id}` is the default of profile `{}`; it can be edited, not removed",
+            profile.name
+        ))
+        .into());
+    }
     app.store.change(origin, move |change| store::plans::delete(change, &id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }

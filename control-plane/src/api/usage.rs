@@ -102,19 +102,19 @@ fn usage(db: &Connection, id: &str, now: Time) -> Result<Usage, StoreError> {
         limits.push(limit_usage(db, &subject, limit, now_ms)?);
     }
 
-    let longest = plan.limits.iter().filter(is_accounts).map(|limit| limit.window().seconds());
-    let longest = longest.max().unwrap_or(UNLIMITED_SECONDS);
-    let bucket_seconds = if longest > u64::from(DAY_SECONDS) { DAY_SECONDS } else { HOUR_SECONDS };
+    let windows = plan.limits.iter().filter(is_accounts).map(Limit::window);
+    let longest = windows.max_by_key(|window| window.seconds()).unwrap_or(UNLIMITED);
+    let is_long = longest.seconds() > u64::from(DAY_SECONDS);
+    let bucket_seconds = if is_long { DAY_SECONDS } else { HOUR_SECONDS };
     let window = Window::new(bucket_seconds, 1);
-    let oldest_ms = now_ms.saturating_sub(longest.saturating_sub(1).saturating_mul(1000));
+    let oldest_ms = longest.starts_at_ms(longest.oldest(longest.bucket(now_ms)));
     let mut counts = ledger::key_usage(db, id, bucket_seconds, window.bucket(oldest_ms))?;
     let mut by_key = Vec::new();
     for key in keys::all(db, id, now.as_ms())? {
         let counts = counts.remove(&key.id).unwrap_or_default();
         by_key.push(key_usage(db, key, window, bucket_seconds, counts, now_ms)?);
     }
-    let days = ledger::days(db, id, &plan.limits)?;
-    let days = buckets(Window::new(DAY_SECONDS, 1), days);
+    let days = buckets(Window::new(DAY_SECONDS, 1), ledger::days(db, id)?);
     Ok(Usage { account: account.id, plan: plan.id, as_of: now, limits, keys: by_key, days })
 }
 
@@ -146,7 +146,8 @@ fn limit_usage(
     limit: &Limit,
     now_ms: u64,
 ) -> Result<LimitUsage, StoreError> {
-    let usage = ledger::standing(db, subject)?.usage(limit, now_ms);
+    let usage =
+        ledger::standing(db, subject, std::slice::from_ref(limit), now_ms)?.usage(limit, now_ms);
     Ok(LimitUsage {
         name: limit.name.clone(),
         amount: limit.amount,
@@ -173,4 +174,4 @@ fn time(ms: u64) -> Time {
 }
 
 /// How far back the usage of keys is shown where the account has no limits: 30 days.
-const UNLIMITED_SECONDS: u64 = 2_592_000;
+const UNLIMITED: Window = Window::new(DAY_SECONDS, 30);

@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::ledger::{self, TakenIn};
 use crate::metrics::Metrics;
-use crate::store::ledger::{LedgerRecords, compact};
+use crate::store::ledger::{LedgerRecords, drop_old};
 use crate::store::{Store, StoreError};
 use crate::time::Time;
 
@@ -98,19 +98,16 @@ pub(crate) struct Clerk {
 
 impl Clerk {
     fn work(&self, jobs: &Receiver<Job>) {
-        let mut swept_at = Instant::now();
+        let mut sweep_at = Instant::now() + SWEEP_EVERY;
         loop {
-            match jobs.recv_timeout(SWEEP_EVERY.saturating_sub(swept_at.elapsed())) {
-                Ok(first) => {
-                    let more = jobs.try_iter().take(MAX_BATCH - 1);
-                    self.commit(std::iter::once(first).chain(more).collect());
-                }
+            match jobs.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
+                Ok(first) => self.commit(batch(first, jobs)),
                 Err(RecvTimeoutError::Timeout) => {}
                 Err(RecvTimeoutError::Disconnected) => return,
             }
-            if swept_at.elapsed() >= SWEEP_EVERY {
-                swept_at = Instant::now();
-                self.sweep();
+            if Instant::now() >= sweep_at {
+                let is_more = self.sweep();
+                sweep_at = Instant::now() + if is_more { SWEEP_ON } else { SWEEP_EVERY };
             }
         }
     }
@@ -122,9 +119,9 @@ impl Clerk {
             let take_in = |job: &Job| ledger::take_in(&mut records, &job.call, now_ms());
             jobs.iter().map(take_in).collect::<Result<Vec<_>, _>>()
         });
-        self.metrics.lease_commits.inc();
         match done {
             Ok(done) => {
+                self.metrics.lease_commits.inc();
                 for (job, TakenIn { answer, recalls }) in jobs.into_iter().zip(done) {
                     self.count(&answer);
                     for (holder, subject) in recalls {
@@ -135,8 +132,14 @@ impl Clerk {
                     let _ = job.answer.send(Ok(answer));
                 }
             }
+            Err(error) if jobs.len() > 1 => {
+                tracing::warn!(%error, "calls for leases are taken in one by one");
+                for job in jobs {
+                    self.commit(vec![job]);
+                }
+            }
             Err(error) => {
-                tracing::error!(%error, calls = jobs.len(), "leases could not be kept");
+                tracing::error!(%error, "leases could not be kept");
                 for job in jobs {
                     let _ = job.answer.send(Err(StoreError::LedgerFailed));
                 }
@@ -154,32 +157,57 @@ impl Clerk {
         }
     }
 
-    /// Counts lost leases as spent, and makes daily sums of old counters.
-    fn sweep(&self) {
-        let swept = self.store.keep_ledger(|connection| {
+    /// Counts lost leases as spent, and drops what is too old. Returns whether there is more to do.
+    fn sweep(&self) -> bool {
+        let settled = self.store.keep_ledger(|connection| {
             let mut records = LedgerRecords::new(connection, &self.default_plans);
-            let lost = ledger::settle_lost(&mut records, now_ms())?;
-            compact(connection, now_ms())?;
-            Ok(lost)
+            ledger::settle_lost(&mut records, now_ms())
         });
-        match swept {
+        match settled {
             Ok(0) => {}
             Ok(lost) => tracing::info!(lost, "counted leases as spent that nobody reported"),
-            Err(error) => tracing::error!(%error, "old usage could not be made into daily sums"),
+            Err(error) => tracing::error!(%error, "lost leases could not be counted as spent"),
+        }
+        let dropped = self.store.keep_ledger(|connection| drop_old(connection, now_ms()));
+        dropped.unwrap_or_else(|error| {
+            tracing::error!(%error, "old usage could not be dropped");
+            false
+        })
+    }
+}
+
+/// Returns a call and what came while the one before was written, as much as is answered soon. What
+/// nobody waits for any more comes again.
+fn batch(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
+    let mut entries = 0;
+    let mut batch = Vec::new();
+    let mut next = Some(first);
+    while let Some(job) = next.take() {
+        if !job.answer.is_closed() {
+            entries += job.call.reports.len() + job.call.usage.len() + job.call.requests.len() + 1;
+            batch.push(job);
+        }
+        if entries < MAX_BATCH {
+            next = jobs.try_recv().ok();
         }
     }
+    batch
 }
 
 fn now_ms() -> u64 {
     Time::now().as_ms().unsigned_abs()
 }
 
-/// Most calls that share a commit: the first of them waits for the last.
-const MAX_BATCH: usize = 256;
+/// Most entries of calls that share a commit, the last call's beyond: what is written in a tenth of a
+/// second. The first of them waits for the last.
+const MAX_BATCH: usize = 2_000;
 
 /// How often lost leases and old counters are looked for; the first time after as long, so that
 /// holders that were cut off can report first.
 const SWEEP_EVERY: Duration = Duration::from_secs(60);
+
+/// The same while there is more than one transaction should do.
+const SWEEP_ON: Duration = Duration::from_millis(50);
 
 /// Largest number of calls in a report, and of a call: far more than can be, and far below where sums
 /// would overflow.

@@ -1,17 +1,20 @@
 //! Ledger and holders under a seeded scheduler: messages are late, lost, doubled and out of order, and
 //! either side crashes at any moment. The laws are checked after every step.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
 use latchkey_filter::leases::{Charged, Due, Leases, MAX_WAIT_MS, Moment};
-use latchkey_protocol::lease::{KeyUsage, LeaseCall};
-use latchkey_protocol::{Limit, Subject};
+use latchkey_protocol::lease::{KeyUsage, LeaseAnswer, LeaseCall};
+use latchkey_protocol::{KeyHash, KeyKind, Limit, Subject};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{BucketCalls, Lease, Records, Standing, TakenIn, settle_lost, take_in};
-use crate::store::StoreError;
+use super::{Lease, Records, Standing, TakenIn, settle_lost, take_in};
+use crate::store::ledger::{LedgerRecords, days, drop_old};
+use crate::store::{
+    Change, MintedToken, NewAccount, NewKey, Origin, Plan, Store, StoreError, accounts, plans,
+};
 
 /// What survives a crash of the control plane.
 #[derive(Clone, Default)]
@@ -28,7 +31,7 @@ impl Records for Disk {
         Ok(self.limits.get(subject).cloned())
     }
 
-    fn standing(&self, subject: &Subject) -> Result<Standing, StoreError> {
+    fn standing(&self, subject: &Subject, _: &[Limit], _: u64) -> Result<Standing, StoreError> {
         let mut standing = Standing::default();
         for ((whose, bucket_seconds, bucket), count) in &self.counters {
             if whose == subject {
@@ -40,9 +43,17 @@ impl Records for Disk {
         Ok(standing)
     }
 
-    fn add_calls(&mut self, subject: &Subject, calls: &BucketCalls) -> Result<(), StoreError> {
-        let bucket = (subject.clone(), calls.bucket_seconds, calls.bucket);
-        *self.counters.entry(bucket).or_default() += calls.count;
+    fn add_calls(
+        &mut self,
+        subject: &Subject,
+        at_ms: u64,
+        lengths: &BTreeSet<u32>,
+        count: u64,
+    ) -> Result<(), StoreError> {
+        for &seconds in lengths {
+            let bucket = at_ms / 1000 / u64::from(seconds);
+            *self.counters.entry((subject.clone(), seconds, bucket)).or_default() += count;
+        }
         Ok(())
     }
 
@@ -125,11 +136,14 @@ struct World {
     holders: Vec<Holder>,
     network: Vec<(u64, Message)>,
     is_quiet: bool,
-    calls: u64,
+    /// Since when nothing fails.
+    well_since_ms: u64,
     subjects: Vec<Subject>,
     /// What was really admitted, by subject and second.
     admitted: BTreeMap<(Subject, u64), u64>,
     crashed_holders: u32,
+    /// The real store, which has to answer alike.
+    store: Option<Mirror>,
 }
 
 impl World {
@@ -145,10 +159,11 @@ impl World {
             holders: Vec::new(),
             network: Vec::new(),
             is_quiet: false,
-            calls: 0,
+            well_since_ms: u64::MAX - 10_000,
             subjects: Vec::new(),
             admitted: BTreeMap::new(),
             crashed_holders: 0,
+            store: None,
         };
         for (index, offset) in offsets.into_iter().enumerate() {
             world.holders.push(Holder::new(index, 0, offset));
@@ -195,7 +210,7 @@ impl World {
             self.fail();
         }
         if self.now_ms >= self.down_until_ms && self.rng.random_bool(0.01) {
-            settle_lost(&mut self.disk, self.now_ms).unwrap();
+            self.settle_lost();
         }
         self.check_nothing_is_lost();
     }
@@ -213,7 +228,8 @@ impl World {
         let dues = self.dues();
         let holder = &mut self.holders[index];
         let now = holder.moment(self.now_ms);
-        match holder.leases.charge(&dues, now) {
+        let waits = self.now_ms < until_ms && holder.leases.may_wait(now);
+        match holder.leases.charge(&dues, now, waits) {
             Charged::Admitted => {
                 holder.leases.note_use(&"acme".into(), &"key_1".into(), now);
                 for subject in self.subjects.clone() {
@@ -221,8 +237,13 @@ impl World {
                     self.check_not_over(&subject);
                 }
             }
-            Charged::NoLease if self.now_ms < until_ms => holder.waiting.push(until_ms),
-            Charged::NoLease | Charged::Refused(_) => {}
+            Charged::NoLease if waits => holder.waiting.push(until_ms),
+            Charged::NoLease => {
+                // While all is well nobody goes without a lease and without a word why.
+                let is_told = holder.leases.known_refusal(&dues, now).is_some();
+                assert!(is_told || self.now_ms < self.well_since_ms + 5_000, "no answer");
+            }
+            Charged::Refused(_) => {}
         }
     }
 
@@ -231,6 +252,13 @@ impl World {
             if self.now_ms >= self.holders[index].next_tick_ms {
                 self.holders[index].next_tick_ms = self.now_ms + 50;
                 self.call(index);
+                for until_ms in std::mem::take(&mut self.holders[index].waiting) {
+                    if self.now_ms < until_ms {
+                        self.holders[index].waiting.push(until_ms);
+                    } else {
+                        self.decide(index, until_ms);
+                    }
+                }
             }
         }
     }
@@ -238,11 +266,10 @@ impl World {
     fn call(&mut self, index: usize) {
         let holder = &mut self.holders[index];
         let now = holder.moment(self.now_ms);
-        let Some(body) = holder.leases.call(now) else {
+        let Some(attempt) = holder.leases.call(now) else {
             return;
         };
-        self.calls += 1;
-        let (life, call) = (holder.life, self.calls);
+        let (life, call, body) = (holder.life, attempt.number, attempt.body);
         holder.call = Some(call);
         self.send(&Message::Call { holder: index, life, call, body });
         // Envoy gives up on a call after a while.
@@ -295,9 +322,13 @@ impl World {
         let mut after = self.disk.clone();
         let TakenIn { answer, recalls } = take_in(&mut after, &parsed, self.now_ms).unwrap();
         let crashes = !self.is_quiet && self.rng.random_bool(0.01);
+        let is_kept = !crashes || self.rng.random_bool(0.5);
+        if let Some(mirror) = &self.store {
+            mirror.take_in(&parsed, self.now_ms, is_kept, &answer);
+        }
         if crashes {
             self.down_until_ms = self.now_ms + self.rng.random_range(0..2_000);
-            if self.rng.random_bool(0.5) {
+            if !is_kept {
                 // Before the commit: nothing happened.
                 return self.send(&refused);
             }
@@ -327,8 +358,8 @@ impl World {
         holder.call = None;
         let now = holder.moment(self.now_ms);
         match body {
-            Some(body) => holder.leases.on_answer(now, &body).unwrap(),
-            None => holder.leases.on_failure(now),
+            Some(body) => holder.leases.on_answer(call, now, &body).unwrap(),
+            None => holder.leases.on_failure(call, now),
         }
         for until_ms in std::mem::take(&mut self.holders[index].waiting) {
             self.decide(index, until_ms);
@@ -372,8 +403,9 @@ impl World {
     /// What was admitted is in the ledger, used or leased, at any moment.
     fn check_nothing_is_lost(&self) {
         for subject in &self.subjects {
-            let standing = self.disk.standing(subject).unwrap();
-            for state in standing.states(&self.disk.limits[subject], self.now_ms) {
+            let limits = &self.disk.limits[subject];
+            let standing = self.disk.standing(subject, limits, self.now_ms).unwrap();
+            for state in standing.states(limits, self.now_ms) {
                 let window = state.limit.window();
                 let oldest = window.oldest(window.bucket(self.now_ms));
                 let admitted = self.admitted_since(subject, window.starts_at_ms(oldest) / 1000);
@@ -387,21 +419,30 @@ impl World {
         }
     }
 
+    fn settle_lost(&mut self) {
+        let lost = settle_lost(&mut self.disk, self.now_ms).unwrap();
+        if let Some(mirror) = &self.store {
+            mirror.settle_lost(self.now_ms, lost);
+        }
+    }
+
     /// Lets everything come to rest: nothing fails and nobody asks.
     fn rest(&mut self, ms: u64) {
         self.is_quiet = true;
+        self.well_since_ms = self.well_since_ms.min(self.now_ms);
         let end_ms = self.now_ms + ms;
         while self.now_ms < end_ms {
             self.now_ms += 10;
             self.deliver();
             self.tick();
         }
-        settle_lost(&mut self.disk, self.now_ms).unwrap();
+        self.settle_lost();
     }
 
     /// Everybody asks for as long as the promise says, and nothing fails.
     fn keep_trying(&mut self, ms: u64) {
         self.is_quiet = true;
+        self.well_since_ms = self.well_since_ms.min(self.now_ms);
         let end_ms = self.now_ms + ms;
         while self.now_ms < end_ms {
             self.now_ms += 5;
@@ -411,6 +452,82 @@ impl World {
                 self.request(index);
             }
         }
+    }
+}
+
+/// The real store, to which the same happens.
+struct Mirror {
+    store: Store,
+    _folder: tempfile::TempDir,
+}
+
+impl Mirror {
+    /// Returns a store with an account and a key that have the limits of a world's subjects.
+    async fn new(world: &World) -> Self {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let of = |wanted: fn(&Subject) -> bool| {
+            let found = world.disk.limits.iter().find(|(subject, _)| wanted(subject));
+            found.map(|(_, limits)| limits.clone()).unwrap_or_default()
+        };
+        let plan = Plan {
+            id: "plan".to_owned(),
+            name: "Plan".to_owned(),
+            limits: of(|subject| matches!(subject, Subject::Account { .. })),
+            max_user_keys: 1,
+        };
+        let key = NewKey {
+            id: "key_1".to_owned(),
+            name: "k".to_owned(),
+            kind: KeyKind::UserDefined,
+            rules: vec![],
+            environment: None,
+            note: None,
+            expires_at: None,
+            allowed_networks: vec![],
+            limits: of(|subject| matches!(subject, Subject::Key { .. })),
+            token: MintedToken { hash: KeyHash::of(b"t"), hint: String::new() },
+        };
+        let account = NewAccount {
+            id: "acme".to_owned(),
+            name: "Acme".to_owned(),
+            plan: "plan".to_owned(),
+            profile: "flotiq".to_owned(),
+            keys: vec![key],
+        };
+        let origin = Origin { actor: "test".to_owned(), address: String::new() };
+        let put = move |change: &mut Change<'_>| {
+            plans::put(change, &plan)?;
+            accounts::create(change, &account).map(drop)
+        };
+        store.change(origin, put).await.unwrap();
+        Self { store, _folder: folder }
+    }
+
+    /// Takes in a call, which must be answered like this, and forgets it if it is not kept.
+    fn take_in(&self, call: &LeaseCall, now_ms: u64, is_kept: bool, expected: &LeaseAnswer) {
+        let done = self.store.keep_ledger(|connection| {
+            let plans = BTreeMap::new();
+            let mut records = LedgerRecords::new(connection, &plans);
+            let taken = take_in(&mut records, call, now_ms)?;
+            assert_eq!(taken.answer, *expected);
+            drop_old(connection, now_ms)?;
+            if is_kept { Ok(()) } else { Err(StoreError::LedgerFailed) }
+        });
+        assert_eq!(done.is_ok(), is_kept);
+    }
+
+    fn settle_lost(&self, now_ms: u64, expected: usize) {
+        let lost = self.store.keep_ledger(|connection| {
+            let plans = BTreeMap::new();
+            settle_lost(&mut LedgerRecords::new(connection, &plans), now_ms)
+        });
+        assert_eq!(lost.unwrap(), expected);
+    }
+
+    /// Returns the calls of an account's days, all together.
+    async fn days(&self) -> u64 {
+        self.store.read(|db| days(db, "acme")).await.unwrap().values().sum()
     }
 }
 
@@ -432,6 +549,23 @@ fn limits_hold_and_nothing_is_lost_whatever_fails() {
             check_all_comes_back(&mut world);
         }));
         assert!(run.is_ok(), "seed {seed}");
+    }
+}
+
+/// The real store decides as the simulation's does, and its days hold all calls.
+#[tokio::test(flavor = "multi_thread")]
+async fn store_keeps_what_the_ledger_needs() {
+    for seed in 0..STORE_SEEDS {
+        let mut world = World::new(seed);
+        world.store = Some(Mirror::new(&world).await);
+        for _ in 0..600 {
+            world.step();
+        }
+        check_all_comes_back(&mut world);
+        let admitted = world.admitted_since(&world.subjects[0], 0);
+        let days = world.store.as_ref().unwrap().days().await;
+        assert!(days >= admitted, "seed {seed}: {days} of {admitted}");
+        assert!(days == admitted || world.crashed_holders > 0, "seed {seed}: {days} of {admitted}");
     }
 }
 
@@ -464,26 +598,35 @@ fn check_all_comes_back(world: &mut World) {
     }
 }
 
-/// Clients that keep trying get all of a limit, within the promised time after the last failure.
+/// Clients that keep trying get all of a limit, within the promised time after the last failure; also
+/// of one that a burst limit makes last.
 #[test]
 fn all_of_a_limit_is_admitted_to_those_who_keep_trying() {
     for seed in 0..SEEDS / 4 {
         let mut world = World::new(seed);
         world.subjects.truncate(1);
         let account = world.subjects[0].clone();
-        world.disk.limits.insert(account.clone(), vec![limit("hourly", 100 + seed, 3600, 1)]);
+        let (mut limits, mut seconds) = (vec![limit("hourly", 100 + seed, 3600, 1)], 5);
+        if seed % 3 == 0 {
+            limits.push(limit("burst", 20 + seed / 8, 1, 1));
+            seconds = 20;
+        }
+        world.disk.limits.insert(account.clone(), limits);
         let steps = world.rng.random_range(0..200);
         for _ in 0..steps {
             world.step();
         }
         world.down_until_ms = 0;
-        world.keep_trying(5_000);
+        world.keep_trying(seconds * 1000);
         let admitted = world.admitted_since(&account, 0);
         if world.crashed_holders == 0 {
             assert_eq!(admitted, 100 + seed, "seed {seed}");
         }
     }
 }
+
+/// Runs on the real store, which writes to the disk with each call.
+const STORE_SEEDS: u64 = 12;
 
 /// Runs of each law; a failing one names its seed.
 const SEEDS: u64 = 2_000;

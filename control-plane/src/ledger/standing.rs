@@ -126,42 +126,34 @@ impl Standing {
 
     /// Returns why nothing is left at a moment, and when that changes.
     pub(crate) fn refusal(&self, limits: &[Limit], at_ms: u64, now_ms: u64) -> Refusal {
-        let available_at_ms = self.available_at_ms(limits, at_ms);
+        let counts = |limit: &Limit| self.counts_with_leases(limit, |lease| lease.amount);
+        let available_at_ms = available_at_ms(limits, at_ms, counts);
         let may_return = |lease: &&Lease| {
             lease.amount > lease.spent && lease.expires_at_ms.saturating_add(RETURN_MS) > now_ms
         };
-        // Where something is left there is just nothing to spare; calls that wait would get it.
-        let is_used_up = available_at_ms != Some(at_ms);
-        let is_contested = is_used_up
-            && self.leases.iter().any(|lease| may_return(&lease))
-            && limits.iter().all(|limit| {
-                let least = self.counts_with_leases(limit, |lease| {
-                    if may_return(&lease) { lease.spent } else { lease.amount }
-                });
-                limit.window().count(&least, at_ms) < limit.amount
-            });
-        let certain_at_ms = available_at_ms.unwrap_or(now_ms.saturating_add(NEVER_MS));
-        let ask_again_at_ms = if is_contested {
+        let least = |limit: &Limit| {
+            let weight =
+                |lease: &Lease| if may_return(&lease) { lease.spent } else { lease.amount };
+            self.counts_with_leases(limit, weight)
+        };
+        // When a call passes if all that can come back does.
+        let possible_at_ms =
+            available_at_ms.and_then(|_| self::available_at_ms(limits, at_ms, least));
+        let is_contested = possible_at_ms == Some(at_ms);
+        // Accounts are made anew and stores restored: no refusal holds for ever.
+        let latest = now_ms.saturating_add(MAX_REFUSAL_MS);
+        let certain_at_ms = available_at_ms.map_or(latest, |ms| ms.min(latest));
+        let ask_again_at_ms = if possible_at_ms < available_at_ms {
             let ends = self.leases.iter().filter(may_return).map(|lease| lease.expires_at_ms);
             let soonest = ends.min().unwrap_or(now_ms).saturating_add(REPORT_MS);
             let earliest = now_ms.saturating_add(MIN_CONTEST_MS);
-            let latest = now_ms.saturating_add(MAX_CONTEST_MS);
-            soonest.clamp(earliest, latest).min(certain_at_ms.max(earliest))
+            let soon = soonest.clamp(earliest, now_ms.saturating_add(MAX_CONTEST_MS));
+            soon.max(possible_at_ms.unwrap_or_default()).min(certain_at_ms.max(earliest))
         } else {
             certain_at_ms
         };
         let limits = self.states(limits, at_ms);
         Refusal { ask_again_at_ms, available_at_ms, is_contested, limits }
-    }
-
-    /// Returns the first moment, from one on, at which all limits leave room if all that is leased is
-    /// spent.
-    fn available_at_ms(&self, limits: &[Limit], at_ms: u64) -> Option<u64> {
-        let each = limits.iter().map(|limit| {
-            let counts = self.counts_with_leases(limit, |lease| lease.amount);
-            limit.window().available_at_ms(&counts, limit.amount, at_ms)
-        });
-        each.collect::<Option<Vec<u64>>>()?.into_iter().max()
     }
 
     /// Returns what was used of a limit, as it is shown to people: of a lease that can still be spent,
@@ -180,7 +172,7 @@ impl Standing {
             .collect();
         LimitUsage {
             used: window.count(&counts, now_ms),
-            available_at_ms: self.available_at_ms(std::slice::from_ref(limit), now_ms),
+            available_at_ms: window.available_at_ms(&counts, limit.amount, now_ms),
             buckets,
         }
     }
@@ -197,6 +189,18 @@ impl Standing {
         }
         counts
     }
+}
+
+/// Returns the first moment, from one on, at which all limits leave room, by what counts for each.
+fn available_at_ms(
+    limits: &[Limit],
+    at_ms: u64,
+    counts: impl Fn(&Limit) -> BTreeMap<u64, u64>,
+) -> Option<u64> {
+    let each = limits
+        .iter()
+        .map(|limit| limit.window().available_at_ms(&counts(limit), limit.amount, at_ms));
+    each.collect::<Option<Vec<u64>>>()?.into_iter().max()
 }
 
 /// Reports whether a lease was granted ahead of its time, which has not come yet.
@@ -219,8 +223,8 @@ const REPORT_MS: u64 = 80;
 const MIN_CONTEST_MS: u64 = 50;
 const MAX_CONTEST_MS: u64 = 1_000;
 
-/// When to ask again for what will never be there: limits change, and holders hear of that anyway.
-const NEVER_MS: u64 = 60_000;
+/// Longest time for which a refusal holds, though it may say that a call passes only later.
+const MAX_REFUSAL_MS: u64 = 60_000;
 
 #[cfg(test)]
 mod tests {
@@ -333,6 +337,26 @@ mod tests {
         standing.leases.push(lease(1, 360_000_000, 360_003_000));
         let room = standing.room(&[limit(1001, 3600, 1)], "i/v", 360_000_000, 360_000_000);
         assert_eq!((room.calls, room.spare), (1000, 31), "two holders");
+    }
+
+    /// A quota that was full of leases only used to be refused until its oldest day left, where a
+    /// throttle was used up at the same time.
+    #[test]
+    fn what_may_come_back_is_asked_for_again_soon() {
+        let mut standing = used(1, 1_000, 10);
+        standing.counts.insert(3600, BTreeMap::from([(0, 98)]));
+        standing.leases.push(lease(2, 999_500, 1_000_400));
+        let limits = [limit(100, 3600, 1), limit(10, 1, 1)];
+        let refusal = standing.refusal(&limits, 1_000_500, 1_000_500);
+        assert_eq!((refusal.available_at_ms, refusal.is_contested), (Some(3_600_000), false));
+        assert_eq!(refusal.ask_again_at_ms, 1_001_000);
+    }
+
+    #[test]
+    fn no_refusal_holds_for_ever() {
+        let refusal = used(86_400, 0, 5).refusal(&[limit(5, 86_400, 30)], 1_000, 1_000);
+        assert_eq!(refusal.available_at_ms, Some(30 * 86_400_000));
+        assert_eq!(refusal.ask_again_at_ms, 61_000);
     }
 
     #[test]

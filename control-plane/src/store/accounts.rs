@@ -106,7 +106,7 @@ pub(crate) fn edit(
     )?;
     let after = get(&change.transaction, id)?;
     if after.plan != before.plan {
-        change.touched_accounts.push((after.profile.clone(), after.id.clone()));
+        change.touched_accounts.push(after.id.clone());
     }
     change.audit(Some(id), "account.edit", id, &json!({"before": before, "after": after}))?;
     Ok(after)
@@ -119,17 +119,6 @@ pub(crate) fn delete(change: &mut Change<'_>, id: &str) -> Result<(), StoreError
     ledger::forget_account(&change.transaction, id)?;
     change.transaction.execute("DELETE FROM accounts WHERE id = ?1", [id])?;
     change.audit(Some(id), "account.delete", id, &json!({"before": before}))
-}
-
-/// Notes that filters have to look at the limits of all accounts of a plan again.
-pub(super) fn touch_plan(change: &mut Change<'_>, plan: &str) -> Result<(), StoreError> {
-    let mut statement =
-        change.transaction.prepare_cached("SELECT profile, id FROM accounts WHERE plan = ?1")?;
-    let rows = statement.query_map([plan], |row| Ok((row.get(0)?, row.get(1)?)))?;
-    for row in rows {
-        change.touched_accounts.push(row?);
-    }
-    Ok(())
 }
 
 fn check_plan(connection: &Connection, plan: &str) -> Result<(), StoreError> {

@@ -5,9 +5,9 @@ use std::sync::Arc;
 
 use latchkey_filter::profile::Profile;
 use latchkey_protocol::{Identity, KeyHash, KeyKind, Limit, Revision, RightSet};
-use rusqlite::{Connection, OptionalExtension, Row, Transaction, params};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 
-use super::{StoreError, from_json};
+use super::{Change, StoreError, from_json};
 
 /// What changed between a revision and the last one.
 #[derive(Debug)]
@@ -69,30 +69,29 @@ fn last_with_time(connection: &Connection) -> Result<(Revision, i64), StoreError
     Ok(connection.query_row(sql, [], |row| Ok((read_revision(row)?, row.get(2)?)))?)
 }
 
-/// Appends a change with the tokens and accounts that it touches, and returns its number.
-pub(super) fn append(
-    transaction: &Transaction<'_>,
-    now_ms: i64,
-    touched: &[(String, Vec<u8>)],
-    touched_accounts: &[(String, String)],
-) -> Result<u64, StoreError> {
+/// Appends a change with all that it touches, and returns its number.
+pub(super) fn append(change: &Change<'_>) -> Result<u64, StoreError> {
+    let transaction = &change.transaction;
     transaction.execute(
         "INSERT INTO changes (revision, mark, at_ms)
          SELECT max(revision) + 1, random(), ?1 FROM changes",
-        [now_ms],
+        [change.now_ms],
     )?;
     let number = last(transaction)?.number;
     let mut insert = transaction.prepare_cached(
         "INSERT OR IGNORE INTO changed_tokens (revision, profile, hash) VALUES (?1, ?2, ?3)",
     )?;
-    for (profile, hash) in touched {
+    for (profile, hash) in &change.touched {
         insert.execute(params![to_sql(number), profile, hash])?;
     }
-    let mut insert = transaction.prepare_cached(
-        "INSERT OR IGNORE INTO changed_accounts (revision, profile, account) VALUES (?1, ?2, ?3)",
-    )?;
-    for (profile, account) in touched_accounts {
-        insert.execute(params![to_sql(number), profile, account])?;
+    for (table, column, touched) in [
+        ("changed_accounts", "account", &change.touched_accounts),
+        ("changed_plans", "plan", &change.touched_plans),
+    ] {
+        let sql = format!("INSERT OR IGNORE INTO {table} (revision, {column}) VALUES (?1, ?2)");
+        for id in touched {
+            transaction.prepare_cached(&sql)?.execute(params![to_sql(number), id])?;
+        }
     }
     let oldest = to_sql(number.saturating_sub(KEPT_CHANGES));
     transaction.execute("DELETE FROM changes WHERE revision < ?1", [oldest])?;
@@ -147,10 +146,11 @@ pub(crate) fn changed_since(
     let mut limits = LimitSets::default();
     let mut accounts = Vec::new();
     let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT accounts.id, plans.limits FROM changed_accounts
-         JOIN accounts ON accounts.id = changed_accounts.account
-         JOIN plans ON plans.id = accounts.plan
-         WHERE revision > ?1 AND changed_accounts.profile = ?2 LIMIT ?3",
+        "SELECT accounts.id, plans.limits FROM accounts JOIN plans ON plans.id = accounts.plan
+         WHERE accounts.profile = ?2
+           AND (accounts.id IN (SELECT account FROM changed_accounts WHERE revision > ?1)
+             OR accounts.plan IN (SELECT plan FROM changed_plans WHERE revision > ?1))
+         LIMIT ?3",
     )?;
     let mut rows = statement.query(params![after, profile.name, MAX_DELTA_ENTRIES + 1])?;
     while let Some(row) = rows.next()? {

@@ -1,14 +1,15 @@
 //! What the ledger keeps: counters, leases, holders, usage per key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use latchkey_protocol::lease::KeyUsage;
+use latchkey_protocol::window::MAX_BUCKETS;
 use latchkey_protocol::{Identity, Limit, Subject, Window};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, params};
 
 use super::changes::to_sql;
 use super::{StoreError, from_json};
-use crate::ledger::{BucketCalls, Lease, Records, Standing};
+use crate::ledger::{Lease, Records, Standing};
 
 /// The ledger's records, as of one transaction.
 pub(crate) struct LedgerRecords<'a> {
@@ -25,9 +26,9 @@ impl<'a> LedgerRecords<'a> {
         Self { connection, default_plans }
     }
 
-    fn plan_limits(&self, sql: &str, id: &str) -> Result<Option<Vec<Limit>>, StoreError> {
+    fn read_limits(&self, sql: &str, ids: impl Params) -> Result<Option<Vec<Limit>>, StoreError> {
         let mut statement = self.connection.prepare_cached(sql)?;
-        let json: Option<String> = statement.query_row([id], |row| row.get(0)).optional()?;
+        let json: Option<String> = statement.query_row(ids, |row| row.get(0)).optional()?;
         json.map(|json| from_json(&json)).transpose()
     }
 }
@@ -35,16 +36,17 @@ impl<'a> LedgerRecords<'a> {
 impl Records for LedgerRecords<'_> {
     fn limits(&self, subject: &Subject) -> Result<Option<Vec<Limit>>, StoreError> {
         let limits = match subject {
-            Subject::Account { account, .. } => self.plan_limits(
+            Subject::Account { account, .. } => self.read_limits(
                 "SELECT plans.limits FROM accounts JOIN plans ON plans.id = accounts.plan
                  WHERE accounts.id = ?1",
-                account,
+                [account],
             )?,
-            Subject::Key { key, .. } => {
-                self.plan_limits("SELECT limits FROM keys WHERE id = ?1", key)?
+            Subject::Key { account, key } => {
+                let sql = "SELECT limits FROM keys WHERE id = ?1 AND account = ?2";
+                self.read_limits(sql, params![key, account])?
             }
             Subject::Address { profile, .. } => match self.default_plans.get(&**profile) {
-                Some(plan) => self.plan_limits("SELECT limits FROM plans WHERE id = ?1", plan)?,
+                Some(plan) => self.read_limits("SELECT limits FROM plans WHERE id = ?1", [plan])?,
                 None => None,
             },
         };
@@ -54,26 +56,45 @@ impl Records for LedgerRecords<'_> {
         }))
     }
 
-    fn standing(&self, subject: &Subject) -> Result<Standing, StoreError> {
-        standing(self.connection, subject)
+    fn standing(
+        &self,
+        subject: &Subject,
+        limits: &[Limit],
+        now_ms: u64,
+    ) -> Result<Standing, StoreError> {
+        standing(self.connection, subject, limits, now_ms)
     }
 
-    fn add_calls(&mut self, subject: &Subject, calls: &BucketCalls) -> Result<(), StoreError> {
-        let mut statement = self.connection.prepare_cached(
-            "INSERT INTO counters (subject, bucket_seconds, bucket, count, leaves_at_ms, is_total)
-             VALUES (?1, ?2, ?3, ?4, ?5, ?6)
-             ON CONFLICT (subject, bucket_seconds, bucket) DO UPDATE SET
-               count = count + excluded.count, leaves_at_ms = excluded.leaves_at_ms,
-               is_total = excluded.is_total",
+    fn add_calls(
+        &mut self,
+        subject: &Subject,
+        at_ms: u64,
+        lengths: &BTreeSet<u32>,
+        count: u64,
+    ) -> Result<(), StoreError> {
+        let subject_text = text(subject);
+        let mut add = self.connection.prepare_cached(
+            "INSERT INTO counters (subject, bucket_seconds, bucket, count, drops_at_ms)
+             VALUES (?1, ?2, ?3, ?4, ?5)
+             ON CONFLICT (subject, bucket_seconds, bucket)
+             DO UPDATE SET count = count + excluded.count",
         )?;
-        statement.execute(params![
-            text(subject),
-            calls.bucket_seconds,
-            to_sql(calls.bucket),
-            to_sql(calls.count),
-            to_sql(calls.leaves_at_ms),
-            calls.is_total,
-        ])?;
+        for &seconds in lengths {
+            let longest = Window::new(seconds, MAX_BUCKETS);
+            let bucket = longest.bucket(at_ms);
+            let drops_at_ms = to_sql(longest.leaves_at_ms(bucket));
+            let (bucket, count) = (to_sql(bucket), to_sql(count));
+            add.execute(params![subject_text, seconds, bucket, count, drops_at_ms])?;
+        }
+        // Of keys there is a history of their own, and of addresses none is kept.
+        if let Subject::Account { .. } = subject {
+            let mut add = self.connection.prepare_cached(
+                "INSERT INTO daily_counts (subject, day, count) VALUES (?1, ?2, ?3)
+                 ON CONFLICT (subject, day) DO UPDATE SET count = count + excluded.count",
+            )?;
+            let day = to_sql(Window::new(DAY_SECONDS, 1).bucket(at_ms));
+            add.execute(params![subject_text, day, to_sql(count)])?;
+        }
         Ok(())
     }
 
@@ -85,9 +106,10 @@ impl Records for LedgerRecords<'_> {
     }
 
     fn last_lease(&self) -> Result<u64, StoreError> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT coalesce(max(id), 0) FROM leases")?;
-        Ok(statement.query_row([], |row| from_sql(row, 0))?)
+        let mut statement = self
+            .connection
+            .prepare_cached("SELECT seq FROM sqlite_sequence WHERE name = 'leases'")?;
+        Ok(statement.query_row([], |row| from_sql(row, 0)).optional()?.unwrap_or_default())
     }
 
     fn expired_leases(&self, before_ms: u64) -> Result<Vec<(Subject, Lease)>, StoreError> {
@@ -167,16 +189,32 @@ impl Records for LedgerRecords<'_> {
     }
 }
 
-/// Returns what a subject used and leased.
-pub(crate) fn standing(connection: &Connection, subject: &Subject) -> Result<Standing, StoreError> {
+/// Returns what a subject used and leased, as far as it counts for limits from a moment on.
+pub(crate) fn standing(
+    connection: &Connection,
+    subject: &Subject,
+    limits: &[Limit],
+    now_ms: u64,
+) -> Result<Standing, StoreError> {
     let subject = text(subject);
     let mut standing = Standing::default();
-    let mut statement = connection
-        .prepare_cached("SELECT bucket_seconds, bucket, count FROM counters WHERE subject = ?1")?;
-    let mut rows = statement.query([&subject])?;
-    while let Some(row) = rows.next()? {
-        let counts = standing.counts.entry(row.get(0)?).or_default();
-        counts.insert(from_sql(row, 1)?, from_sql(row, 2)?);
+    let mut oldest: BTreeMap<u32, u64> = BTreeMap::new();
+    for limit in limits {
+        let window = limit.window();
+        let first = window.oldest(window.bucket(now_ms));
+        let known = oldest.entry(limit.bucket_seconds).or_insert(first);
+        *known = first.min(*known);
+    }
+    let mut statement = connection.prepare_cached(
+        "SELECT bucket, count FROM counters
+         WHERE subject = ?1 AND bucket_seconds = ?2 AND bucket >= ?3",
+    )?;
+    for (seconds, oldest) in oldest {
+        let counts = standing.counts.entry(seconds).or_default();
+        let mut rows = statement.query(params![subject, seconds, to_sql(oldest)])?;
+        while let Some(row) = rows.next()? {
+            counts.insert(from_sql(row, 0)?, from_sql(row, 1)?);
+        }
     }
     let sql = format!("{SELECT_LEASE} WHERE subject = ?1");
     let mut statement = connection.prepare_cached(&sql)?;
@@ -187,43 +225,36 @@ pub(crate) fn standing(connection: &Connection, subject: &Subject) -> Result<Sta
     Ok(standing)
 }
 
-/// Returns an account's calls per day, by the day's number, oldest first.
+/// Returns an account's calls per day, by the day's number.
 ///
-/// They are those that its limits count; of an account without limits, those that its keys report.
+/// They are those that its limits counted, every call or each identity's apart; on days without
+/// limits, those that its keys reported.
 pub(crate) fn days(
     connection: &Connection,
     account: &str,
-    limits: &[Limit],
 ) -> Result<BTreeMap<u64, u64>, StoreError> {
-    let mut days = BTreeMap::new();
-    let mut add = |sql: &str, name: &str| -> Result<(), StoreError> {
+    let read = |sql: &str, name: &str| -> Result<BTreeMap<u64, u64>, StoreError> {
         let mut statement = connection.prepare_cached(sql)?;
-        let mut rows = statement.query([name])?;
-        while let Some(row) = rows.next()? {
-            *days.entry(from_sql(row, 0)?).or_default() += from_sql(row, 1)?;
-        }
-        Ok(())
+        let rows = statement.query_map([name], |row| Ok((from_sql(row, 0)?, from_sql(row, 1)?)))?;
+        Ok(rows.collect::<Result<_, _>>()?)
     };
-    let counts = |identity: &Option<Identity>| limits.iter().any(|l| l.identity == *identity);
-    // What counts every call counts those of each identity too.
-    let all = [None, Some(Identity::Key), Some(Identity::Oauth)];
-    let identities = if counts(&None) { &all[..1] } else { &all[1..] };
-    let mut is_counted = false;
-    for identity in identities.iter().filter(|identity| counts(identity)) {
-        is_counted = true;
-        let subject = Subject::Account { account: account.into(), identity: *identity };
-        add("SELECT day, count FROM daily_counts WHERE subject = ?1", &text(&subject))?;
-        add(
-            "SELECT bucket * bucket_seconds / 86400, count FROM counters
-             WHERE subject = ?1 AND is_total",
-            &text(&subject),
-        )?;
+    let counted = |identity: Option<Identity>| {
+        let subject = Subject::Account { account: account.into(), identity };
+        read("SELECT day, count FROM daily_counts WHERE subject = ?1", &text(&subject))
+    };
+    let mut apart = counted(Some(Identity::Key))?;
+    for (day, count) in counted(Some(Identity::Oauth))? {
+        *apart.entry(day).or_default() += count;
     }
-    if !is_counted {
-        add(
-            "SELECT bucket, count FROM key_usage WHERE account = ?1 AND bucket_seconds = 86400",
-            account,
-        )?;
+    let by_keys = read(
+        "SELECT bucket, sum(count) FROM key_usage
+         WHERE account = ?1 AND bucket_seconds = 86400 GROUP BY bucket",
+        account,
+    )?;
+    let mut days = counted(None)?;
+    for (day, count) in apart.into_iter().chain(by_keys) {
+        let most = days.entry(day).or_default();
+        *most = count.max(*most);
     }
     Ok(days)
 }
@@ -237,7 +268,7 @@ pub(crate) fn key_usage(
 ) -> Result<BTreeMap<String, BTreeMap<u64, u64>>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT key, bucket, count FROM key_usage
-         WHERE account = ?1 AND bucket_seconds = ?2 AND bucket >= ?3",
+         WHERE account = ?1 AND +bucket_seconds = ?2 AND +bucket >= ?3",
     )?;
     let mut rows = statement.query(params![account, bucket_seconds, to_sql(oldest)])?;
     let mut usage: BTreeMap<String, BTreeMap<u64, u64>> = BTreeMap::new();
@@ -255,58 +286,54 @@ pub(crate) fn outstanding(connection: &Connection) -> Result<BTreeMap<String, u6
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Makes daily sums of counters that have left their windows, and drops what is too old. Returns
-/// whether there is more to do.
-pub(crate) fn compact(connection: &Connection, now_ms: u64) -> Result<bool, StoreError> {
-    // A counter that leaves now may still get what a slow holder reports.
-    let before_ms = to_sql(now_ms.saturating_sub(COMPACT_AFTER_MS));
-    connection.execute_batch(
-        "CREATE TEMP TABLE IF NOT EXISTS leaving (
-           subject TEXT, bucket_seconds INTEGER, bucket INTEGER, count INTEGER, is_total INTEGER);
-         DELETE FROM leaving;",
+/// Drops what is too old, a part of it. Returns whether there is more to drop.
+pub(crate) fn drop_old(connection: &Connection, now_ms: u64) -> Result<bool, StoreError> {
+    let bucket_before = |seconds: u32, days: u64| {
+        let before_ms = now_ms.saturating_sub(days * u64::from(DAY_SECONDS) * 1000);
+        to_sql(Window::new(seconds, 1).bucket(before_ms))
+    };
+    let seen_before = to_sql(now_ms.saturating_sub(KEPT_HOLDERS_MS));
+    let mut is_more = false;
+    let mut drop_some = |sql: &str, arguments: &[&dyn ToSql]| -> Result<(), StoreError> {
+        let dropped = connection.prepare_cached(sql)?.execute(arguments)?;
+        is_more |= u32::try_from(dropped).is_ok_and(|dropped| dropped >= MAX_SWEPT);
+        Ok(())
+    };
+    drop_some(
+        "DELETE FROM counters WHERE (subject, bucket_seconds, bucket) IN
+           (SELECT subject, bucket_seconds, bucket FROM counters WHERE drops_at_ms < ?1 LIMIT ?2)",
+        &[&to_sql(now_ms), &MAX_SWEPT],
     )?;
-    let leaving = connection.execute(
-        "INSERT INTO leaving SELECT subject, bucket_seconds, bucket, count, is_total FROM counters
-         WHERE leaves_at_ms < ?1 LIMIT ?2",
-        params![before_ms, MAX_SWEPT],
+    drop_some(
+        "DELETE FROM daily_counts WHERE (subject, day) IN
+           (SELECT subject, day FROM daily_counts WHERE day < ?1 LIMIT ?2)",
+        &[&bucket_before(DAY_SECONDS, KEPT_DAYS), &MAX_SWEPT],
     )?;
-    // Of addresses no history is kept.
-    connection.execute_batch(
-        "INSERT INTO daily_counts (subject, day, count)
-           SELECT subject, bucket * bucket_seconds / 86400, sum(count) FROM leaving
-           WHERE is_total AND subject NOT GLOB 'address *' GROUP BY 1, 2
-           ON CONFLICT (subject, day) DO UPDATE SET count = count + excluded.count;
-         DELETE FROM counters WHERE (subject, bucket_seconds, bucket) IN
-           (SELECT subject, bucket_seconds, bucket FROM leaving);",
-    )?;
-    let day = Window::new(DAY_SECONDS, 1).bucket(now_ms);
-    let oldest_day = to_sql(day.saturating_sub(KEPT_DAYS));
-    connection.execute("DELETE FROM daily_counts WHERE day < ?1", [oldest_day])?;
     for (seconds, days) in [(HOUR_SECONDS, KEPT_DAYS_BY_HOUR), (DAY_SECONDS, KEPT_DAYS)] {
-        let oldest_ms = now_ms.saturating_sub(days * u64::from(DAY_SECONDS) * 1000);
-        let oldest = to_sql(Window::new(seconds, 1).bucket(oldest_ms));
-        connection.execute(
-            "DELETE FROM key_usage WHERE bucket_seconds = ?1 AND bucket < ?2",
-            params![seconds, oldest],
+        drop_some(
+            "DELETE FROM key_usage WHERE (account, key, bucket_seconds, bucket) IN
+               (SELECT account, key, bucket_seconds, bucket FROM key_usage
+                WHERE bucket_seconds = ?1 AND bucket < ?2 LIMIT ?3)",
+            &[&seconds, &bucket_before(seconds, days), &MAX_SWEPT],
         )?;
     }
-    connection.execute(
-        "DELETE FROM holders WHERE seen_at_ms < ?1",
-        [to_sql(now_ms.saturating_sub(KEPT_HOLDERS_MS))],
-    )?;
-    Ok(i64::try_from(leaving).is_ok_and(|count| count >= MAX_SWEPT))
+    drop_some("DELETE FROM holders WHERE seen_at_ms < ?1", &[&seen_before])?;
+    Ok(is_more)
 }
 
 /// Removes all that is kept of an account's calls.
 pub(super) fn forget_account(connection: &Connection, account: &str) -> Result<(), StoreError> {
-    for (table, column) in
-        [("counters", "subject"), ("daily_counts", "subject"), ("leases", "subject")]
-    {
-        let sql = format!(
-            "DELETE FROM {table} WHERE {column} = 'account ' || ?1
-               OR {column} GLOB 'account ' || ?1 || ' *' OR {column} GLOB 'key ' || ?1 || ' *'"
-        );
-        connection.execute(&sql, [account])?;
+    // A name ends with a blank, and `!` is the character after it.
+    let ranges = [
+        (format!("account {account}"), format!("account {account}")),
+        (format!("account {account} "), format!("account {account}!")),
+        (format!("key {account} "), format!("key {account}!")),
+    ];
+    for table in ["counters", "daily_counts", "leases"] {
+        let sql = format!("DELETE FROM {table} WHERE subject BETWEEN ?1 AND ?2");
+        for (first, last) in &ranges {
+            connection.execute(&sql, [first, last])?;
+        }
     }
     connection.execute("DELETE FROM key_usage WHERE account = ?1", [account])?;
     Ok(())
@@ -375,14 +402,11 @@ const KEPT_DAYS: u64 = 396;
 /// Days for which the hours of keys are kept.
 const KEPT_DAYS_BY_HOUR: u64 = 3;
 
-/// How long after a counter has left its window it is made part of a daily sum.
-const COMPACT_AFTER_MS: u64 = 120_000;
-
 /// How long a silent holder's number is kept: far longer than a message can be on its way.
 const KEPT_HOLDERS_MS: u64 = 86_400_000;
 
-/// Most rows that are swept in one transaction, so that no call waits long for it.
-const MAX_SWEPT: i64 = 2_000;
+/// Most rows of a table that are swept in one transaction, so that no call waits long for it.
+const MAX_SWEPT: u32 = 1_000;
 
 #[cfg(test)]
 mod tests {

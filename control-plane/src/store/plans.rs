@@ -7,7 +7,7 @@ use serde::{Deserialize, Serialize};
 use serde_json::json;
 use utoipa::ToSchema;
 
-use super::{Change, Page, StoreError, accounts, from_json, to_json};
+use super::{Change, Page, StoreError, from_json, to_json};
 
 /// Named limits and entitlements of an account.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
@@ -58,7 +58,7 @@ pub(crate) fn put(change: &mut Change<'_>, plan: &Plan) -> Result<bool, StoreErr
         params![plan.id, plan.name, to_json(&plan.limits)?, plan.max_user_keys],
     )?;
     if before.as_ref().is_some_and(|before| before.limits != plan.limits) {
-        accounts::touch_plan(change, &plan.id)?;
+        change.touched_plans.push(plan.id.clone());
     }
     let is_new = before.is_none();
     let action = if is_new { "plan.create" } else { "plan.edit" };

@@ -32,13 +32,15 @@ pub fn headers(
                 let policy = rates.iter().map(|rate| {
                     let limit = &rate.state.limit;
                     let window = limit.window().seconds();
-                    format!("{};q={};w={window}", quoted(&limit.name), limit.amount)
+                    let amount = limit.amount.min(MAX_INTEGER);
+                    format!("{};q={amount};w={window}", quoted(&limit.name))
                 });
                 headers.push(("ratelimit-policy", policy.collect::<Vec<_>>().join(", ")));
                 let left = rates.iter().map(|rate| {
                     let until_ms = rate.state.resets_at_ms.saturating_sub(now_ms);
                     let name = quoted(&rate.state.limit.name);
-                    format!("{name};r={};t={}", rate.remaining, until_ms.div_ceil(1000))
+                    let remaining = rate.remaining.min(MAX_INTEGER);
+                    format!("{name};r={remaining};t={}", until_ms.div_ceil(1000))
                 });
                 headers.push(("ratelimit", left.collect::<Vec<_>>().join(", ")));
             }
@@ -66,6 +68,9 @@ fn quoted(name: &str) -> String {
     };
     format!("\"{}\"", name.chars().flat_map(escape).collect::<String>())
 }
+
+/// Largest integer of structured fields (RFC 9651, section 3.3.1).
+const MAX_INTEGER: u64 = 999_999_999_999_999;
 
 #[cfg(test)]
 mod tests {

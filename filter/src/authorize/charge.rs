@@ -95,29 +95,30 @@ pub fn charge(
     }
     let mut done = Charge::Done;
     if !judgement.dues.is_empty() {
-        match leases.charge(&judgement.dues, now) {
+        let waits = may_wait && leases.may_wait(now);
+        match leases.charge(&judgement.dues, now, waits) {
             Charged::Admitted => {}
             Charged::Refused(reached) => judgement.outcome = Err(rejection(reached)),
-            Charged::NoLease if may_wait && leases.may_wait(now) => return Charge::Waits,
-            Charged::NoLease => match leases.known_refusal(&judgement.dues, now) {
-                Some(reached) => judgement.outcome = Err(rejection(reached)),
-                None => {
-                    let is_allowed = match when_unreachable {
-                        WhenUnreachable::Allow => leases.charge_on_credit(&judgement.dues, now),
-                        WhenUnreachable::Deny => false,
-                    };
-                    if !is_allowed {
+            Charged::NoLease if waits => return Charge::Waits,
+            Charged::NoLease => {
+                match (leases.known_refusal(&judgement.dues, now), when_unreachable) {
+                    (Some(reached), _) => judgement.outcome = Err(rejection(reached)),
+                    // Only while it is away: a full waiting room is no reason to exceed a limit.
+                    (None, WhenUnreachable::Allow)
+                        if !leases.may_wait(now)
+                            && leases.charge_on_credit(&judgement.dues, now) =>
+                    {
+                        done = Charge::OnCredit;
+                    }
+                    (None, WhenUnreachable::Allow | WhenUnreachable::Deny) => {
                         judgement.outcome = Err(Rejection::Unreachable);
                     }
-                    done = Charge::OnCredit;
                 }
-            },
+            }
         }
     }
-    match (&judgement.outcome, &judgement.holder) {
-        (Ok(_), Some(holder)) => leases.note_use(&holder.account, &holder.key, now),
-        (Ok(_), None) => {}
-        (Err(_), _) => done = Charge::Done,
+    if let (Ok(_), Some(holder)) = (&judgement.outcome, &judgement.holder) {
+        leases.note_use(&holder.account, &holder.key, now);
     }
     done
 }

@@ -31,7 +31,8 @@ pub(super) struct Root {
 struct Active {
     gateway: Rc<Gateway>,
     source: Rc<Source>,
-    /// Without a credential, nothing is asked for and nothing but public routes is served.
+    /// Without a credential, nothing is asked for, and nothing is served but public routes where
+    /// clients without a token are not counted.
     control_plane: Option<ControlPlane>,
 }
 
@@ -40,6 +41,8 @@ struct Active {
 struct Link {
     /// Token of the call that is under way.
     call: Option<u32>,
+    /// Number of the attempt that it is, where attempts are counted.
+    attempt: u64,
     /// Whether the last one failed, so that an outage is logged once.
     is_degraded: bool,
 }
@@ -177,14 +180,15 @@ impl Root {
         let Some(control_plane) = &active.control_plane else {
             return;
         };
-        let Some(body) = active.source.leases.borrow_mut().call(host::now()) else {
+        let Some(attempt) = active.source.leases.borrow_mut().call(host::now()) else {
             return;
         };
+        self.lease.attempt = attempt.number;
         active.source.metrics.count_lease_call();
-        match control_plane.call(lease::PATH, Some(&body), leases::CALL_TIMEOUT_MS) {
+        match control_plane.call(lease::PATH, Some(&attempt.body), leases::CALL_TIMEOUT_MS) {
             Ok(token) => self.lease.call = Some(token),
             Err(status) => {
-                active.source.leases.borrow_mut().on_failure(host::now());
+                active.source.leases.borrow_mut().on_failure(attempt.number, host::now());
                 self.on_lease_failure(&format!("the call could not be made ({status:?})"));
             }
         }
@@ -196,19 +200,19 @@ impl Root {
             return;
         };
         let source = Rc::clone(&active.source);
-        let now = host::now();
+        let (attempt, now) = (self.lease.attempt, host::now());
         let failure = match answer {
             Answer::Own { status: 200, body } => {
-                let taken = source.leases.borrow_mut().on_answer(now, body);
+                let taken = source.leases.borrow_mut().on_answer(attempt, now, body);
                 taken.err().map(|error| format!("the answer is not readable: {error}"))
             }
             // The call is at fault, and would be again.
-            Answer::Own { status: 400..=499, .. } => {
-                source.leases.borrow_mut().on_refused_call(now);
+            Answer::Own { status: 400 | 413 | 415 | 422, .. } => {
+                source.leases.borrow_mut().on_refused_call(attempt, now);
                 Some(answer.to_string())
             }
             Answer::Own { .. } | Answer::Foreign { .. } | Answer::Broken => {
-                source.leases.borrow_mut().on_failure(now);
+                source.leases.borrow_mut().on_failure(attempt, now);
                 Some(answer.to_string())
             }
         };

@@ -3,7 +3,9 @@
 use std::rc::Rc;
 
 use latchkey_protocol::Limit;
-use latchkey_protocol::lease::{Grant, LeaseReport, LimitState, Refusal};
+use latchkey_protocol::lease::{
+    Grant, LeaseOutcome, LeaseReport, LeaseRequest, LimitState, Refusal,
+};
 
 use super::{Moment, ServerClock};
 
@@ -28,6 +30,10 @@ pub(super) struct Pool {
     pub(super) waiting: u64,
     /// Whether the call under way asks for it.
     pub(super) is_asked: bool,
+    /// Whether a lease is of use though no request waits for it.
+    pub(super) is_wanted: bool,
+    /// Whether the call under way asks by limits that have changed since.
+    is_outdated: bool,
     /// Local time before which it is of no use to ask again.
     pub(super) ask_at_ms: u64,
     /// Server time up to which nothing is granted ahead.
@@ -89,6 +95,8 @@ impl Pool {
             has_spare: true,
             waiting: 0,
             is_asked: false,
+            is_wanted: false,
+            is_outdated: false,
             ask_at_ms: 0,
             no_ahead_until_ms: 0,
             used_at_ms: 0,
@@ -97,6 +105,7 @@ impl Pool {
 
     /// Goes on with other limits: what was learned of the old ones is forgotten.
     pub(super) fn change_limits(&mut self, limits: &Rc<[Limit]>, closed: &mut Vec<LeaseReport>) {
+        self.is_outdated = self.is_asked;
         self.close_all(closed);
         self.limits = Rc::clone(limits);
         self.states.clear();
@@ -115,22 +124,11 @@ impl Pool {
         else {
             return Look::Nothing;
         };
-        let usable = |held: &&(usize, &Held)| {
-            let held = held.1;
-            held.spent < held.amount
-                && held.starts_at_ms <= earliest_ms
-                && latest_ms < held.expires_at_ms
-        };
-        let mut soonest = None;
-        for held in self.held.iter().enumerate() {
-            let is_sooner = soonest.is_none_or(|(_, known): (usize, &Held)| {
-                held.1.expires_at_ms < known.expires_at_ms
+        let usable =
+            self.held.iter().enumerate().filter(|(_, held)| {
+                held.spent < held.amount && held.is_open(earliest_ms, latest_ms)
             });
-            if usable(&&held) && is_sooner {
-                soonest = Some(held);
-            }
-        }
-        if let Some((place, _)) = soonest {
+        if let Some((place, _)) = usable.min_by_key(|(_, held)| held.expires_at_ms) {
             return Look::Lease(place);
         }
         match &self.refusal {
@@ -165,7 +163,7 @@ impl Pool {
             let held = self.held.swap_remove(place);
             held.close(closed);
         }
-        (self.has_spare && !self.is_well_stocked()) || self.ahead(clock, now).is_some()
+        self.is_short(clock, now) || self.ahead(clock, now).is_some()
     }
 
     /// Returns from when on to ask for the next lease: from the end of the last one held, where that
@@ -179,27 +177,63 @@ impl Pool {
 
     /// Returns how many calls to ask for: what was used in the last second or two and what waits,
     /// less what is held.
-    pub(super) fn wanted(&self, now_ms: u64, is_ahead: bool) -> u64 {
-        let demand = self.demand.recent(now_ms).saturating_add(self.waiting).saturating_add(1);
-        if is_ahead { demand } else { demand.saturating_sub(self.left()).max(1) }
+    pub(super) fn wanted(&self, clock: &ServerClock, now: Moment, is_ahead: bool) -> u64 {
+        let demand = self.demand.recent(now.steady_ms()).saturating_add(self.waiting);
+        let held = if is_ahead { 0 } else { self.left(clock, now) };
+        demand.saturating_add(1).saturating_sub(held).max(self.waiting).max(1)
     }
 
-    /// Reports whether it is time to ask for more, to be used now.
-    pub(super) fn is_short(&self) -> bool {
-        self.waiting > 0 || (self.has_spare && !self.is_well_stocked())
+    /// Reports whether it is time to ask for more, to be used now: where calls wait or would have, or
+    /// less than half of the last lease is left.
+    pub(super) fn is_short(&self, clock: &ServerClock, now: Moment) -> bool {
+        let is_low = || self.left(clock, now) <= self.last_grant / 2;
+        self.waiting > 0 || self.is_wanted || (self.has_spare && is_low())
     }
 
-    /// Reports whether more than half of what was granted is held.
-    fn is_well_stocked(&self) -> bool {
-        self.left() > self.last_grant / 2
+    /// Returns how many calls the leases that may be spent now leave.
+    fn left(&self, clock: &ServerClock, now: Moment) -> u64 {
+        let (Some(earliest_ms), Some(latest_ms)) =
+            (clock.earliest_ms(now.steady_us), clock.latest_ms(now.steady_us))
+        else {
+            return 0;
+        };
+        let open = self.held.iter().filter(|held| held.is_open(earliest_ms, latest_ms));
+        open.fold(0, |sum, held| sum.saturating_add(held.amount - held.spent))
     }
 
-    fn left(&self) -> u64 {
-        self.held.iter().fold(0, |sum, held| sum.saturating_add(held.amount - held.spent))
+    /// Takes in what became of a request for a lease.
+    pub(super) fn take_in(
+        &mut self,
+        request: &LeaseRequest,
+        outcome: LeaseOutcome,
+        answered_ms: u64,
+        clock: &ServerClock,
+        now: Moment,
+        closed: &mut Vec<LeaseReport>,
+    ) {
+        self.is_asked = false;
+        self.waiting = 0;
+        match outcome {
+            LeaseOutcome::Granted(grant) => {
+                self.grant(grant, request.waiting);
+                if self.is_outdated {
+                    self.close_all(closed);
+                }
+            }
+            // It was by limits that are no more.
+            LeaseOutcome::Refused(_) if self.is_outdated => {}
+            // There is nothing for later yet; what there is now is another question.
+            LeaseOutcome::Refused(_) if request.at_ms.is_some() => {
+                self.no_ahead_until_ms = request.at_ms.unwrap_or_default();
+            }
+            LeaseOutcome::Refused(refusal) => {
+                self.refuse(refusal, request.waiting, answered_ms, clock, now);
+            }
+        }
+        self.is_outdated = false;
     }
 
-    /// Takes in a lease; so many requests waited for it when it was asked for.
-    pub(super) fn grant(&mut self, grant: Grant, waited: u64) {
+    fn grant(&mut self, grant: Grant, waited: u64) {
         self.has_spare = grant.amount > waited;
         self.refusal = None;
         self.contested_since_ms = None;
@@ -216,43 +250,54 @@ impl Pool {
         });
     }
 
-    /// Takes in that there is no lease, for now or from a later moment on; so many requests waited
-    /// for it when it was asked for, and it was answered at such a time.
-    pub(super) fn refuse(
+    fn refuse(
         &mut self,
         refusal: Refusal,
-        ahead_at_ms: Option<u64>,
-        (waited, answered_ms): (u64, u64),
+        waited: u64,
+        answered_ms: u64,
         clock: &ServerClock,
         now: Moment,
     ) {
-        if let Some(at_ms) = ahead_at_ms {
-            self.no_ahead_until_ms = at_ms;
-            return;
-        }
+        let now_ms = now.steady_ms();
         self.has_spare = false;
         if refusal.available_at_ms.is_some_and(|at_ms| at_ms <= answered_ms) {
             // There is something, but only for calls that wait.
+            self.refusal = None;
+            self.contested_since_ms = None;
             return;
         }
-        if self.left() > 0 {
+        if self.left(clock, now) > 0 {
             // There is no more for now; what is held is still to be spent.
-            self.last_grant = 0;
-            self.ask_at_ms = now.steady_ms() + CONTEST_PAUSE_MS;
+            self.ask_at_ms = now_ms + CONTEST_PAUSE_MS;
             return;
         }
         self.states = refusal.limits.iter().cloned().map(Rc::new).collect();
+        self.ask_at_ms = clock.local_ms(refusal.ask_again_at_ms).unwrap_or(now_ms);
         if refusal.is_contested {
-            let since_ms = *self.contested_since_ms.get_or_insert(now.steady_ms());
-            let is_patient = now.steady_ms() < since_ms + CONTEST_PATIENCE_MS;
-            let ask_again = clock.local_ms(refusal.ask_again_at_ms).unwrap_or(now.steady_ms());
-            // Others are asked to give back what they have only once someone waits for it.
-            let pause_ms = if waited > 0 { CONTEST_PAUSE_MS } else { 0 };
-            self.ask_at_ms = if is_patient { now.steady_ms() + pause_ms } else { ask_again };
+            let since_ms = *self.contested_since_ms.get_or_insert(now_ms);
+            if now_ms < since_ms + CONTEST_PATIENCE_MS {
+                // Others are asked to give back what they have only once someone waits for it.
+                let pause_ms = if waited > 0 { CONTEST_PAUSE_MS } else { 0 };
+                self.ask_at_ms = now_ms + pause_ms;
+            }
         } else {
             self.contested_since_ms = None;
         }
         self.refusal = Some(refusal);
+    }
+
+    /// Reports whether requests wait for what others may give back.
+    pub(super) fn is_contested(&self) -> bool {
+        self.waiting > 0 && self.contested_since_ms.is_some()
+    }
+
+    /// Forgets what was said by a clock that has stepped, and gives back all leases.
+    pub(super) fn start_over(&mut self, closed: &mut Vec<LeaseReport>) {
+        self.close_all(closed);
+        self.refusal = None;
+        self.contested_since_ms = None;
+        self.ask_at_ms = 0;
+        self.no_ahead_until_ms = 0;
     }
 
     /// Returns why there is nothing, if it is known.
@@ -304,8 +349,8 @@ impl Pool {
 
     /// Returns what each limit leaves, as it is to be shown now.
     ///
-    /// What others hold is not in it. In one bucket it never rises: what others return stays unseen
-    /// until the next.
+    /// What others hold is not in it. In one bucket it never rises while calls go on: what others
+    /// return stays unseen until the next.
     pub(super) fn rates(&mut self, clock: &ServerClock, now: Moment, rates: &mut Vec<Rate>) {
         let begun = self.held.iter().filter(|held| held.spent > 0);
         let mine = begun.fold(0_u64, |sum, held| sum.saturating_add(held.amount - held.spent));
@@ -325,6 +370,11 @@ impl Pool {
 }
 
 impl Held {
+    /// Reports whether it may be spent whatever the control plane's clock shows between two times.
+    fn is_open(&self, earliest_ms: u64, latest_ms: u64) -> bool {
+        self.starts_at_ms <= earliest_ms && latest_ms < self.expires_at_ms
+    }
+
     fn close(self, closed: &mut Vec<LeaseReport>) {
         if self.id != NO_LEASE {
             closed.push(LeaseReport { lease: self.id, spent: self.spent, is_closed: true });
@@ -332,8 +382,8 @@ impl Held {
     }
 }
 
-/// Returns until when a refusal is the answer; one that is contested a little longer, since the next
-/// one is under way by then.
+/// Returns until when a refusal is the answer; one that is contested a little longer, while the next
+/// one is under way.
 fn holds_until_ms(refusal: &Refusal) -> u64 {
     let more_ms = if refusal.is_contested { CONTEST_GRACE_MS } else { 0 };
     refusal.ask_again_at_ms.saturating_add(more_ms)

@@ -6,7 +6,7 @@
 /// time that the control plane's clock may show, a round trip apart: a lease is spent only if both
 /// are within it. The local clock is one that never steps.
 #[derive(Clone, Copy, Debug, Default)]
-pub struct ServerClock {
+pub(super) struct ServerClock {
     bounds: Option<Bounds>,
 }
 
@@ -22,7 +22,7 @@ struct Bounds {
 impl ServerClock {
     /// Takes in that the control plane said a time in answer to a call. Returns whether its clock has
     /// stepped since the answer before.
-    pub fn learn(&mut self, sent_us: u64, received_us: u64, server_ms: u64) -> bool {
+    pub(super) fn learn(&mut self, sent_us: u64, received_us: u64, server_ms: u64) -> bool {
         // The time that it said is rounded down to a millisecond.
         let server_us = server_ms.saturating_mul(1000);
         let fresh = Bounds {
@@ -50,22 +50,19 @@ impl ServerClock {
 
     /// Returns the earliest time that the control plane's clock may show, in milliseconds; none
     /// before its first answer.
-    #[must_use]
-    pub fn earliest_ms(&self, local_us: u64) -> Option<u64> {
+    pub(super) fn earliest_ms(&self, local_us: u64) -> Option<u64> {
         self.bounds.map(|bounds| local_us.saturating_add_signed(bounds.at(local_us).low_us) / 1000)
     }
 
     /// Returns the latest time that it may show, in milliseconds, rounded up.
-    #[must_use]
-    pub fn latest_ms(&self, local_us: u64) -> Option<u64> {
+    pub(super) fn latest_ms(&self, local_us: u64) -> Option<u64> {
         let latest = |bounds: Bounds| local_us.saturating_add_signed(bounds.at(local_us).high_us);
         self.bounds.map(|bounds| latest(bounds).div_ceil(1000))
     }
 
     /// Returns the local time, in milliseconds, at which the control plane's clock surely shows a
     /// time.
-    #[must_use]
-    pub fn local_ms(&self, server_ms: u64) -> Option<u64> {
+    pub(super) fn local_ms(&self, server_ms: u64) -> Option<u64> {
         let local = |bounds: Bounds| {
             server_ms.saturating_mul(1000).saturating_add_signed(bounds.low_us.saturating_neg())
         };

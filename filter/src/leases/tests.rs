@@ -1,4 +1,4 @@
-use latchkey_protocol::lease::{Grant, LimitState, Refusal};
+use latchkey_protocol::lease::{Grant, LeaseOutcome, LimitState, Refusal};
 
 use super::*;
 
@@ -31,12 +31,13 @@ fn dues() -> Vec<Due> {
 
 /// Makes the call that is due.
 fn call(leases: &mut Leases, ms: u64) -> LeaseCall {
-    serde_json::from_slice(&leases.call(at(ms)).expect("no call is due")).unwrap()
+    serde_json::from_slice(&leases.call(at(ms)).expect("no call is due").body).unwrap()
 }
 
 fn answer(leases: &mut Leases, ms: u64, sequence: u64, outcomes: Vec<LeaseOutcome>) {
     let answer = LeaseAnswer { sequence, now_ms: EPOCH_MS + ms, outcomes };
-    leases.on_answer(at(ms), &serde_json::to_vec(&answer).unwrap()).unwrap();
+    let attempt = leases.attempts;
+    leases.on_answer(attempt, at(ms), &serde_json::to_vec(&answer).unwrap()).unwrap();
 }
 
 fn state(remaining: u64) -> LimitState {
@@ -65,7 +66,7 @@ fn refusal(again_ms: u64, available_ms: u64, is_contested: bool) -> LeaseOutcome
 /// Returns leases with one of so many calls for each of what is due.
 fn with_lease(dues: &[Due], amount: u64) -> Leases {
     let mut leases = Leases::new("edge", "w");
-    assert_eq!(leases.charge(dues, at(0)), Charged::NoLease);
+    assert_eq!(leases.charge(dues, at(0), true), Charged::NoLease);
     let asked = call(&mut leases, 0);
     let granted = (0..asked.requests.len()).map(|index| grant(index as u64 + 1, amount, 1, 3_000));
     answer(&mut leases, 1, 1, granted.collect());
@@ -87,9 +88,9 @@ fn assert_refused(charged: Charged, available_in_ms: u64) {
 fn calls_are_charged_until_the_lease_is_spent() {
     let mut leases = with_lease(&dues(), 3);
     for _ in 0..3 {
-        assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+        assert_eq!(leases.charge(&dues(), at(2), true), Charged::Admitted);
     }
-    assert_eq!(leases.charge(&dues(), at(2)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::NoLease);
     let next = call(&mut leases, 2);
     assert_eq!(next.reports, [LeaseReport { lease: 1, spent: 3, is_closed: true }]);
     assert_eq!((next.sequence, next.requests[0].waiting, next.requests[0].amount), (2, 1, 5));
@@ -100,7 +101,7 @@ fn next_lease_is_asked_for_before_the_first_is_spent() {
     let mut leases = with_lease(&dues(), 10);
     for _ in 0..5 {
         assert!(!leases.is_call_due(at(2)));
-        assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+        assert_eq!(leases.charge(&dues(), at(2), true), Charged::Admitted);
     }
     assert!(leases.is_call_due(at(2)));
     assert_eq!(call(&mut leases, 2).requests[0].waiting, 0);
@@ -111,7 +112,7 @@ fn call_is_charged_to_all_or_none() {
     let dues = vec![due(acme(), &[limit("hourly", 100)]), due(key(), &[limit("own", 2)])];
     let mut leases = with_lease(&dues, 2);
     for _ in 0..2 {
-        assert_eq!(leases.charge(&dues, at(2)), Charged::Admitted);
+        assert_eq!(leases.charge(&dues, at(2), true), Charged::Admitted);
     }
     let asked = call(&mut leases, 2);
     assert_eq!(asked.reports.len(), 2);
@@ -122,35 +123,35 @@ fn call_is_charged_to_all_or_none() {
     let outcomes = outcomes.collect();
     answer(&mut leases, 3, 2, outcomes);
     for _ in 0..9 {
-        assert_refused(leases.charge(&dues, at(4)), 59_996);
+        assert_refused(leases.charge(&dues, at(4), true), 59_996);
     }
     // The account's lease is whole.
     for _ in 0..5 {
-        assert_eq!(leases.charge(&dues[..1], at(4)), Charged::Admitted);
+        assert_eq!(leases.charge(&dues[..1], at(4), true), Charged::Admitted);
     }
 }
 
 #[test]
 fn lease_is_not_spent_past_its_end_nor_before_its_start() {
     let mut leases = with_lease(&dues(), 9);
-    assert_eq!(leases.charge(&dues(), at(2_990)), Charged::Admitted);
-    assert_eq!(leases.charge(&dues(), at(3_000)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(2_990), true), Charged::Admitted);
+    assert_eq!(leases.charge(&dues(), at(3_000), true), Charged::NoLease);
     let next = call(&mut leases, 3_000);
     assert_eq!(next.reports, [LeaseReport { lease: 1, spent: 1, is_closed: true }]);
     answer(&mut leases, 3_001, 2, vec![grant(2, 9, 4_000, 5_000)]);
-    assert_eq!(leases.charge(&dues(), at(3_999)), Charged::NoLease);
-    assert_eq!(leases.charge(&dues(), at(4_002)), Charged::Admitted);
+    assert_eq!(leases.charge(&dues(), at(3_999), true), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(4_002), true), Charged::Admitted);
 }
 
 #[test]
 fn call_that_was_not_answered_is_made_again_unchanged() {
     let mut leases = with_lease(&dues(), 1);
-    assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
-    assert_eq!(leases.charge(&dues(), at(2)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::Admitted);
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::NoLease);
     let first = call(&mut leases, 2);
     assert_eq!(leases.call(at(3)), None, "one at a time");
-    leases.on_failure(at(10));
-    assert_eq!(leases.charge(&dues(), at(11)), Charged::NoLease);
+    leases.on_failure(leases.attempts, at(10));
+    assert_eq!(leases.charge(&dues(), at(11), true), Charged::NoLease);
     assert_eq!(leases.call(at(11)), None, "not at once");
     assert_eq!(call(&mut leases, 200), first);
     // Its answer never comes.
@@ -158,17 +159,17 @@ fn call_that_was_not_answered_is_made_again_unchanged() {
     leases.abandon();
     assert_eq!(call(&mut leases, 5_000), first);
     answer(&mut leases, 5_001, 2, vec![grant(2, 1, 5_001, 8_000)]);
-    assert_eq!(leases.charge(&dues(), at(5_002)), Charged::Admitted);
+    assert_eq!(leases.charge(&dues(), at(5_002), true), Charged::Admitted);
 }
 
 #[test]
 fn unreadable_answer_changes_nothing() {
     let mut leases = Leases::new("edge", "w");
-    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
     let first = call(&mut leases, 0);
     for (tried, body) in ["", "{", "null", "[]", "{\"sequence\":1}"].into_iter().enumerate() {
         let ms = 10_000 * (tried as u64 + 1);
-        assert!(leases.on_answer(at(ms), body.as_bytes()).is_err(), "{body}");
+        assert!(leases.on_answer(leases.attempts, at(ms), body.as_bytes()).is_err(), "{body}");
         assert_eq!(call(&mut leases, ms + 5_000), first);
     }
 }
@@ -177,7 +178,7 @@ fn unreadable_answer_changes_nothing() {
 #[test]
 fn number_that_is_known_is_passed_over() {
     let mut leases = Leases::new("edge", "w");
-    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
     let first = call(&mut leases, 0);
     answer(&mut leases, 1, 41, vec![]);
     let again = call(&mut leases, 1);
@@ -187,62 +188,63 @@ fn number_that_is_known_is_passed_over() {
 #[test]
 fn refusal_is_cached_until_the_control_planes_time() {
     let mut leases = Leases::new("edge", "w");
-    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
     call(&mut leases, 0);
     answer(&mut leases, 1, 1, vec![refusal(60_000, 60_000, false)]);
     for ms in [2, 1_000, 59_999] {
-        assert_refused(leases.charge(&dues(), at(ms)), 60_000 - ms);
+        assert_refused(leases.charge(&dues(), at(ms), true), 60_000 - ms);
         assert!(!leases.is_call_due(at(ms)));
     }
-    assert_eq!(leases.charge(&dues(), at(60_020)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(60_020), true), Charged::NoLease);
     assert!(leases.is_call_due(at(60_020)));
 }
 
 #[test]
 fn what_others_hold_is_waited_for_but_not_for_long() {
     let mut leases = Leases::new("edge", "w");
-    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
     call(&mut leases, 0);
     answer(&mut leases, 1, 1, vec![refusal(900, 60_000, true)]);
-    assert_eq!(leases.charge(&dues(), at(2)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::NoLease);
     assert!(!leases.is_call_due(at(2)) && leases.is_contested());
     assert!(leases.is_call_due(at(20)));
     let reached = leases.known_refusal(&dues(), at(20)).unwrap();
     assert_refused(Charged::Refused(reached), 59_980);
-    assert_refused(leases.charge(&dues(), at(200)), 59_800);
+    assert_refused(leases.charge(&dues(), at(200), true), 59_800);
 }
 
 #[test]
 fn changed_limits_give_leases_back_and_end_refusals() {
     let mut leases = with_lease(&dues(), 9);
     let raised = vec![due(acme(), &[limit("hourly", 200)])];
-    assert_eq!(leases.charge(&raised, at(2)), Charged::NoLease);
+    assert_eq!(leases.charge(&raised, at(2), true), Charged::NoLease);
     let next = call(&mut leases, 2);
     assert_eq!(next.reports, [LeaseReport { lease: 1, spent: 0, is_closed: true }]);
     answer(&mut leases, 3, 2, vec![refusal(60_000, 60_000, false)]);
-    assert_refused(leases.charge(&raised, at(4)), 59_996);
-    assert_eq!(leases.charge(&dues(), at(4)), Charged::NoLease);
+    assert_refused(leases.charge(&raised, at(4), true), 59_996);
+    assert_eq!(leases.charge(&dues(), at(4), true), Charged::NoLease);
 }
 
 #[test]
 fn recalled_lease_is_given_back_at_once() {
     let mut leases = with_lease(&dues(), 9);
-    assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::Admitted);
     leases.recall(&acme(), at(3));
     let next = call(&mut leases, 3);
     assert_eq!(next.reports, [LeaseReport { lease: 1, spent: 1, is_closed: true }]);
-    assert_eq!(leases.charge(&dues(), at(4)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(4), true), Charged::NoLease);
 }
 
 #[test]
 fn step_of_the_control_planes_clock_gives_all_back() {
     let mut leases = with_lease(&dues(), 9);
-    assert_eq!(leases.charge(&dues(), at(2)), Charged::Admitted);
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::Admitted);
     leases.note_use(&"acme".into(), &"key_1".into(), at(2));
     call(&mut leases, 1_500);
     let body = LeaseAnswer { sequence: 2, now_ms: EPOCH_MS - 50_000, outcomes: vec![] };
-    leases.on_answer(at(1_501), &serde_json::to_vec(&body).unwrap()).unwrap();
-    assert_eq!(leases.charge(&dues(), at(1_502)), Charged::NoLease);
+    let attempt = leases.attempts;
+    leases.on_answer(attempt, at(1_501), &serde_json::to_vec(&body).unwrap()).unwrap();
+    assert_eq!(leases.charge(&dues(), at(1_502), true), Charged::NoLease);
     assert_eq!(
         call(&mut leases, 1_502).reports[0],
         LeaseReport { lease: 1, spent: 1, is_closed: true }
@@ -269,7 +271,8 @@ fn credit_is_reported_in_its_bucket() {
     for _ in 0..3 {
         assert!(leases.charge_on_credit(&dues(), wall));
     }
-    let next: LeaseCall = serde_json::from_slice(&leases.call(at(REPORT_MS)).unwrap()).unwrap();
+    let next: LeaseCall =
+        serde_json::from_slice(&leases.call(at(REPORT_MS)).unwrap().body).unwrap();
     assert_eq!(next.credits, [Credit { subject: acme(), at_ms: EPOCH_MS, count: 3 }]);
 }
 
@@ -277,29 +280,115 @@ fn credit_is_reported_in_its_bucket() {
 fn remaining_never_rises_within_a_bucket() {
     let mut leases = with_lease(&dues(), 2);
     let shown = |leases: &mut Leases, ms| {
-        assert_eq!(leases.charge(&dues(), at(ms)), Charged::Admitted);
+        assert_eq!(leases.charge(&dues(), at(ms), true), Charged::Admitted);
         leases.rates(&dues(), at(ms))[0].remaining
     };
     assert_eq!(shown(&mut leases, 2), 99);
     assert_eq!(shown(&mut leases, 2), 98);
-    assert_eq!(leases.charge(&dues(), at(2)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::NoLease);
     call(&mut leases, 2);
     // Others have given back what they had: more is left than was thought.
     answer(&mut leases, 3, 2, vec![grant(2, 1, 3, 3_000)]);
     assert_eq!(shown(&mut leases, 4), 98);
-    assert_eq!(leases.charge(&dues(), at(4)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(4), true), Charged::NoLease);
 }
 
 #[test]
 fn waiting_is_of_no_use_while_the_control_plane_is_away() {
     let mut leases = Leases::new("edge", "w");
     assert!(leases.may_wait(at(0)));
-    assert_eq!(leases.charge(&dues(), at(0)), Charged::NoLease);
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
     call(&mut leases, 0);
-    leases.on_failure(at(5));
+    leases.on_failure(leases.attempts, at(5));
     assert!(leases.may_wait(at(5 + MAX_WAIT_MS - 1)));
     assert!(!leases.may_wait(at(5 + MAX_WAIT_MS)));
     call(&mut leases, 1_000);
     answer(&mut leases, 1_001, 1, vec![grant(1, 1, 1_001, 2_000)]);
     assert!(leases.may_wait(at(1_002)));
+}
+
+/// A burst whose next second was leased ahead used to answer 503, and ask without a pause.
+#[test]
+fn lease_for_later_is_nothing_to_spend_now() {
+    let mut leases = with_lease(&dues(), 4);
+    for _ in 0..4 {
+        assert_eq!(leases.charge(&dues(), at(2_990), true), Charged::Admitted);
+    }
+    call(&mut leases, 2_990);
+    answer(&mut leases, 2_991, 2, vec![grant(2, 9, 4_000, 5_000)]);
+    assert_eq!(leases.charge(&dues(), at(2_992), true), Charged::NoLease);
+    call(&mut leases, 2_992);
+    answer(&mut leases, 2_993, 3, vec![refusal(4_000, 4_000, false)]);
+    assert_refused(leases.charge(&dues(), at(2_994), true), 1_006);
+    assert!(!leases.is_call_due(at(2_994)));
+    assert_eq!(leases.charge(&dues(), at(4_003), true), Charged::Admitted);
+}
+
+/// A key whose own limit was used up used to lease calls of its account that nobody made.
+#[test]
+fn refused_call_asks_for_nothing_else() {
+    let dues = vec![due(key(), &[limit("own", 2)]), due(acme(), &[limit("hourly", 100)])];
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(&dues[..1], at(0), true), Charged::NoLease);
+    call(&mut leases, 0);
+    answer(&mut leases, 1, 1, vec![refusal(60_000, 60_000, false)]);
+    for _ in 0..5 {
+        assert_refused(leases.charge(&dues, at(2), true), 59_998);
+    }
+    assert!(!leases.is_call_due(at(2)));
+}
+
+/// A refusal that was on its way when the limit was raised used to hold until its time.
+#[test]
+fn refusal_by_old_limits_is_not_believed() {
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
+    call(&mut leases, 0);
+    let raised = vec![due(acme(), &[limit("hourly", 200)])];
+    assert_eq!(leases.charge(&raised, at(1), true), Charged::NoLease);
+    answer(&mut leases, 2, 1, vec![refusal(60_000, 60_000, false)]);
+    assert_eq!(leases.charge(&raised, at(3), true), Charged::NoLease);
+    assert!(leases.is_call_due(at(3)));
+}
+
+/// The answer to a call of a context that is gone used to be taken for that to another call.
+#[test]
+fn answer_to_an_earlier_attempt_changes_nothing() {
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
+    let first = leases.call(at(0)).unwrap();
+    leases.abandon();
+    let second = leases.call(at(1)).unwrap();
+    assert_eq!(first.body, second.body);
+    let outcomes = vec![grant(1, 5, 1, 3_000)];
+    let late = LeaseAnswer { sequence: 1, now_ms: EPOCH_MS + 1, outcomes };
+    let late = serde_json::to_vec(&late).unwrap();
+    leases.on_answer(first.number, at(2), &late).unwrap();
+    leases.on_failure(first.number, at(2));
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::NoLease);
+    leases.on_answer(second.number, at(3), &late).unwrap();
+    assert_eq!(leases.charge(&dues(), at(4), true), Charged::Admitted);
+}
+
+#[test]
+fn flood_of_addresses_fills_no_memory() {
+    let mut leases = Leases::new("edge", "w");
+    let from = |index: u32| {
+        let subject = Subject::Address {
+            profile: "fltr".into(),
+            address: std::net::Ipv4Addr::from(index).into(),
+        };
+        vec![due(subject, &[limit("anonymous", 50)])]
+    };
+    for index in 0..20_000 {
+        assert_eq!(leases.charge(&from(index), at(0), true), Charged::NoLease);
+    }
+    assert!(matches!(leases.charge(&from(20_000), at(0), true), Charged::Refused(_)));
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease, "keys are not concerned");
+    let asked = call(&mut leases, 0).requests;
+    assert!(asked.iter().any(|request| request.subject == acme()) && asked.len() <= 201);
+    // They are forgotten while the control plane is away, too.
+    leases.on_failure(leases.attempts, at(10));
+    leases.call(at(20_000));
+    assert_eq!(leases.charge(&from(20_000), at(20_001), true), Charged::NoLease);
 }
