@@ -230,6 +230,42 @@ async fn busy_account_costs_few_calls_and_quiet_ones_share_them() {
     assert!(quiet_calls < 1_000, "{quiet_calls}");
 }
 
+/// A limit of one second is exact under load, in every second, and costs calls ahead of time.
+#[tokio::test(flavor = "multi_thread")]
+async fn one_second_limit_is_exact_under_load() {
+    const AMOUNT: usize = 50;
+    let stack = Stack::start(&["flotiq"]).await.unwrap();
+    let limits = json!([
+        {"name": "calls", "amount": 1_000_000, "bucket_seconds": 86_400, "buckets": 30},
+        {"name": "per_second", "amount": AMOUNT, "bucket_seconds": 1, "buckets": 1}]);
+    let key = stack.control_plane.create_limited_account("acme", &limits).await.unwrap();
+    stack.wait_until_in_force().await.unwrap();
+    let load = Load::start(&[url(&stack)], &key.token, 16, Duration::from_millis(20));
+    let calls = load.stop_after(Duration::from_secs(6)).await.unwrap();
+    let admitted: Vec<_> = calls.iter().filter(|call| call.status == 200).collect();
+    let first = admitted.first().unwrap().sent_ms / 1000;
+    let last = calls.last().unwrap().answered_ms / 1000;
+    for second in first..=last {
+        let within = admitted
+            .iter()
+            .filter(|call| call.sent_ms / 1000 == second && call.answered_ms / 1000 == second);
+        assert!(within.count() <= AMOUNT, "second {second}");
+    }
+    for second in first + 1..last {
+        let about = admitted.iter().filter(|call| call.answered_ms / 1000 == second).count();
+        assert!(about >= AMOUNT * 9 / 10, "{about} in second {second}");
+    }
+    assert!(calls.iter().all(|call| matches!(call.status, 200 | 429)), "neither 503 nor an error");
+    let lease_calls = stack.envoy.statistic("wasmcustom.latchkey_lease_calls").await.unwrap();
+    report(&format!(
+        "{AMOUNT} a second: {lease_calls} calls to the control plane in {} s, {} admitted, of {}",
+        last - first + 1,
+        admitted.len(),
+        calls.len()
+    ));
+    wait_until_all_is_counted(&stack).await;
+}
+
 fn per_thousand(part: u64, whole: u64) -> String {
     let tenths = part * 10_000 / whole.max(1);
     format!("{}.{}", tenths / 10, tenths % 10)
