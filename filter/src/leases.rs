@@ -5,23 +5,25 @@
 //! There is one call at a time. One whose answer was lost is made again, unchanged, so that the
 //! control plane can tell that it knows it already.
 
+mod exchange;
 mod pool;
+mod reports;
 mod server_clock;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 use std::sync::Arc;
 
-use latchkey_protocol::lease::{
-    Credit, KeyUsage, LeaseAnswer, LeaseCall, LeaseReport, LeaseRequest, MAX_ENTRIES,
-};
-use latchkey_protocol::{Limit, Subject, Window};
+use latchkey_protocol::lease::{LeaseAnswer, LeaseCall, LeaseRequest, MAX_ENTRIES};
+use latchkey_protocol::{Limit, Subject};
 
-use crate::backoff::Backoff;
+use exchange::Exchange;
 use pool::{Look, Pool};
+use reports::Reports;
+
+use server_clock::ServerClock;
 
 pub use pool::Rate;
-use server_clock::ServerClock;
 
 /// A moment on two clocks.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -89,31 +91,12 @@ pub struct Leases {
     addresses: usize,
     /// Subjects that may need a lease.
     wishes: BTreeSet<Subject>,
-    /// What is to be reported.
-    closed: Vec<LeaseReport>,
-    credits: BTreeMap<(Subject, u64), u64>,
-    usage: BTreeMap<(Arc<str>, Arc<str>, u64), KeyUsage>,
-    report_at_ms: Option<u64>,
+    reports: Reports,
     /// When leases were last looked through for those that are over.
     swept_at_ms: u64,
-    sequence: u64,
-    /// The call that was not answered yet.
-    pending: Option<LeaseCall>,
-    state: State,
-    attempts: u64,
-    backoff: Backoff,
-    /// Local time since which calls have failed.
-    unreachable_since_ms: Option<u64>,
+    exchange: Exchange,
     /// Number of answers so far; those who wait look again after each.
     answers: u64,
-}
-
-#[derive(Clone, Copy, Debug, PartialEq, Eq)]
-enum State {
-    /// No call is under way, and none may be made before a moment.
-    Idle { until_ms: u64 },
-    /// One is under way since then.
-    InFlight { attempt: u64, since: Moment },
 }
 
 impl Leases {
@@ -127,17 +110,9 @@ impl Leases {
             pools: BTreeMap::new(),
             addresses: 0,
             wishes: BTreeSet::new(),
-            closed: Vec::new(),
-            credits: BTreeMap::new(),
-            usage: BTreeMap::new(),
-            report_at_ms: None,
+            reports: Reports::default(),
             swept_at_ms: 0,
-            sequence: 0,
-            pending: None,
-            state: State::Idle { until_ms: 0 },
-            attempts: 0,
-            backoff: Backoff::new(worker),
-            unreachable_since_ms: None,
+            exchange: Exchange::new(worker),
             answers: 0,
         }
     }
@@ -178,11 +153,11 @@ impl Leases {
             let (Some(pool), Look::Lease(place)) = (self.pools.get_mut(&due.subject), look) else {
                 continue;
             };
-            if pool.charge(place, &self.clock, now, &mut self.closed) {
+            if pool.charge(place, &self.clock, now, &mut self.reports.leases) {
                 self.wishes.insert(due.subject.clone());
             }
         }
-        self.report_by(now.steady_ms() + REPORT_MS);
+        self.reports.by(now.steady_ms() + REPORT_MS);
         Charged::Admitted
     }
 
@@ -211,37 +186,18 @@ impl Leases {
     /// Returns whether there is room to remember it.
     pub fn charge_on_credit(&mut self, dues: &[Due], now: Moment) -> bool {
         let at_ms = self.server_ms(now);
-        let entries: Vec<(Subject, u64)> =
-            dues.iter().map(|due| credit_entry(due, at_ms)).collect();
-        let is_known = |entry| self.credits.contains_key(entry);
-        let is_address = |(subject, _): &(Subject, u64)| is_address(subject);
-        let most = if entries.iter().any(is_address) { MAX_ADDRESSES } else { MAX_REMEMBERED };
-        if self.credits.len() >= most && !entries.iter().all(is_known) {
+        if !self.reports.add_credit(dues, at_ms) {
             return false;
         }
-        for entry in entries {
-            *self.credits.entry(entry).or_default() += 1;
-        }
-        self.report_by(now.steady_ms() + REPORT_MS);
+        self.reports.by(now.steady_ms() + REPORT_MS);
         true
     }
 
     /// Counts a call for the key with which it was made.
     pub fn note_use(&mut self, account: &Arc<str>, key: &Arc<str>, now: Moment) {
         let at_ms = self.server_ms(now);
-        let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS);
-        if self.usage.len() >= MAX_REMEMBERED && !self.usage.contains_key(&entry) {
-            return;
-        }
-        let usage = self.usage.entry(entry).or_insert_with(|| KeyUsage {
-            account: Arc::clone(account),
-            key: Arc::clone(key),
-            last_used_at_ms: at_ms,
-            count: 0,
-        });
-        usage.count += 1;
-        usage.last_used_at_ms = usage.last_used_at_ms.max(at_ms);
-        self.report_by(now.steady_ms() + REPORT_MS);
+        self.reports.add_use(account, key, at_ms);
+        self.reports.by(now.steady_ms() + REPORT_MS);
     }
 
     /// Returns what the limits of a request leave, as far as that is known here.
@@ -266,13 +222,7 @@ impl Leases {
     /// silent only for as long as a request may wait.
     #[must_use]
     pub fn may_wait(&self, now: Moment) -> bool {
-        let called_ms = match self.state {
-            State::InFlight { since, .. } => Some(since.steady_ms()),
-            State::Idle { .. } => None,
-        };
-        let failed_ms = self.unreachable_since_ms.filter(|_| self.pending.is_some());
-        let silent_since_ms = [called_ms, failed_ms].into_iter().flatten().min();
-        silent_since_ms.is_none_or(|since_ms| now.steady_ms() < since_ms + MAX_WAIT_MS)
+        self.exchange.is_alive(now.steady_ms())
     }
 
     /// Returns the number of answers so far.
@@ -283,35 +233,26 @@ impl Leases {
 
     /// Returns the call to make now, if one is due.
     pub fn call(&mut self, now: Moment) -> Option<Attempt> {
-        let now_ms = now.steady_ms();
         self.sweep(now);
-        match self.state {
-            State::InFlight { since, .. }
-                if now_ms < since.steady_ms() + CALL_TIMEOUT_MS + LOST_AFTER_MS =>
-            {
-                return None;
-            }
-            State::Idle { until_ms } if now_ms < until_ms => return None,
-            State::InFlight { .. } | State::Idle { .. } => {}
+        if !self.exchange.is_free(now.steady_ms()) {
+            return None;
         }
-        if self.pending.is_none() {
-            self.pending = self.next_call(now);
+        if !self.exchange.is_pending() {
+            let call = self.next_call(now)?;
+            self.exchange.put(call);
         }
-        let body = serde_json::to_vec(self.pending.as_ref()?).ok()?;
-        self.attempts += 1;
-        self.state = State::InFlight { attempt: self.attempts, since: now };
-        Some(Attempt { number: self.attempts, body })
+        self.exchange.attempt(now)
     }
 
     /// Reports whether a call would be made now; costs next to nothing.
     #[must_use]
     pub fn is_call_due(&self, now: Moment) -> bool {
         let now_ms = now.steady_ms();
-        let is_idle = matches!(self.state, State::Idle { until_ms } if now_ms >= until_ms);
         let asks = |subject: &Subject| {
             self.pools.get(subject).is_some_and(|pool| now_ms >= pool.ask_at_ms)
         };
-        is_idle && (self.pending.is_some() || self.wishes.iter().any(asks))
+        self.exchange.is_free(now_ms)
+            && (self.exchange.is_pending() || self.wishes.iter().any(asks))
     }
 
     /// Reports whether requests wait for what others are about to give back, so that it is worth
@@ -319,7 +260,7 @@ impl Leases {
     #[must_use]
     pub fn is_contested(&self) -> bool {
         let is_contested = |subject| self.pools.get(subject).is_some_and(Pool::is_contested);
-        self.unreachable_since_ms.is_none() && self.wishes.iter().any(is_contested)
+        !self.exchange.is_failing() && self.wishes.iter().any(is_contested)
     }
 
     /// Takes in the answer to an attempt; one to an earlier attempt changes nothing.
@@ -333,7 +274,7 @@ impl Leases {
         now: Moment,
         body: &[u8],
     ) -> Result<(), serde_json::Error> {
-        let Some(since) = self.in_flight(attempt) else {
+        let Some(since) = self.exchange.in_flight(attempt) else {
             return Ok(());
         };
         let answer: LeaseAnswer = match serde_json::from_slice(body) {
@@ -343,25 +284,15 @@ impl Leases {
                 return Err(error);
             }
         };
-        let Some(mut pending) = self.pending.take() else {
-            return Ok(());
-        };
-        self.backoff.reset();
-        self.unreachable_since_ms = None;
-        self.state = State::Idle { until_ms: now.steady_ms() };
         self.answers += 1;
         if self.clock.learn(since.steady_us, now.steady_us, answer.now_ms) {
             for pool in self.pools.values_mut() {
-                pool.start_over(&mut self.closed);
+                pool.start_over(&mut self.reports.leases);
             }
         }
-        if answer.sequence > pending.sequence {
-            // Another store, or another holder of this name, is ahead: say it again as news.
-            self.sequence = answer.sequence + 1;
-            pending.sequence = self.sequence;
-            self.pending = Some(pending);
+        let Some(call) = self.exchange.complete(answer.sequence, now.steady_ms()) else {
             return Ok(());
-        }
+        };
         // All that wait look again after an answer, and are counted again if they wait on.
         for subject in &self.wishes {
             if let Some(pool) = self.pools.get_mut(subject) {
@@ -369,9 +300,9 @@ impl Leases {
             }
         }
         let (answered_ms, clock) = (answer.now_ms, self.clock);
-        for (request, outcome) in pending.requests.iter().zip(answer.outcomes) {
+        for (request, outcome) in call.requests.iter().zip(answer.outcomes) {
             if let Some(pool) = self.pools.get_mut(&request.subject) {
-                pool.take_in(request, outcome, answered_ms, &clock, now, &mut self.closed);
+                pool.take_in(request, outcome, answered_ms, &clock, now, &mut self.reports.leases);
             }
         }
         Ok(())
@@ -379,52 +310,39 @@ impl Leases {
 
     /// Takes in that an attempt was not answered, or not by the control plane.
     pub fn on_failure(&mut self, attempt: u64, now: Moment) {
-        if self.in_flight(attempt).is_none() {
-            return;
+        if self.exchange.in_flight(attempt).is_some() {
+            self.exchange.fail(now.steady_ms());
         }
-        let now_ms = now.steady_ms();
-        self.unreachable_since_ms.get_or_insert(now_ms);
-        self.state = State::Idle { until_ms: now_ms + self.backoff.fail() };
     }
 
     /// Takes in that the control plane cannot read the call, and never will: it is given up.
     pub fn on_refused_call(&mut self, attempt: u64, now: Moment) {
-        if self.in_flight(attempt).is_none() {
+        if self.exchange.in_flight(attempt).is_none() {
             return;
         }
-        self.on_failure(attempt, now);
-        for request in self.pending.take().into_iter().flat_map(|call| call.requests) {
+        self.exchange.fail(now.steady_ms());
+        for request in self.exchange.give_up().into_iter().flat_map(|call| call.requests) {
             if let Some(pool) = self.pools.get_mut(&request.subject) {
                 pool.is_asked = false;
             }
         }
     }
 
-    /// Returns when an attempt was made, if it is the one under way.
-    fn in_flight(&self, attempt: u64) -> Option<Moment> {
-        match self.state {
-            State::InFlight { attempt: current, since } if current == attempt => Some(since),
-            State::InFlight { .. } | State::Idle { .. } => None,
-        }
-    }
-
     /// Gives back what is not spent of a subject's leases: others wait for it.
     pub fn recall(&mut self, subject: &Subject, now: Moment) {
         if let Some(pool) = self.pools.get_mut(subject) {
-            let before = self.closed.len();
-            pool.close_all(&mut self.closed);
+            let before = self.reports.leases.len();
+            pool.close_all(&mut self.reports.leases);
             // What was spent whole and is not reported yet is waited for, too.
-            if before > 0 || self.closed.len() > before {
-                self.report_by(now.steady_ms());
+            if before > 0 || self.reports.leases.len() > before {
+                self.reports.by(now.steady_ms());
             }
         }
     }
 
     /// Forgets that a call is under way: its answer will not come, and it is made again.
     pub fn abandon(&mut self) {
-        if let State::InFlight { since, .. } = self.state {
-            self.state = State::Idle { until_ms: since.steady_ms() };
-        }
+        self.exchange.abandon();
     }
 
     /// Returns the pool of a subject, a new one if there is none; none if there are too many.
@@ -437,7 +355,7 @@ impl Leases {
         }
         let pool = self.pools.entry(due.subject.clone()).or_insert_with(|| Pool::new(&due.limits));
         if !Rc::ptr_eq(&pool.limits, &due.limits) && pool.limits != due.limits {
-            pool.change_limits(&due.limits, &mut self.closed);
+            pool.change_limits(&due.limits, &mut self.reports.leases);
         }
         Some(pool)
     }
@@ -487,11 +405,6 @@ impl Leases {
         }
     }
 
-    fn report_by(&mut self, at_ms: u64) {
-        let report_at_ms = self.report_at_ms.get_or_insert(at_ms);
-        *report_at_ms = at_ms.min(*report_at_ms);
-    }
-
     /// Closes leases that are over, and forgets pools that are not used.
     fn sweep(&mut self, now: Moment) {
         let now_ms = now.steady_ms();
@@ -499,15 +412,15 @@ impl Leases {
             return;
         }
         self.swept_at_ms = now_ms;
-        let before = self.closed.len();
+        let before = self.reports.leases.len();
         for pool in self.pools.values_mut() {
-            pool.close_expired(&self.clock, now, &mut self.closed);
+            pool.close_expired(&self.clock, now, &mut self.reports.leases);
         }
-        let is_unspent = self.closed.len() > before;
+        let is_unspent = self.reports.leases.len() > before;
         self.pools.retain(|_, pool| !pool.is_idle(&self.clock, now));
         self.addresses = self.pools.keys().filter(|subject| is_address(subject)).count();
         if is_unspent {
-            self.report_by(now_ms);
+            self.reports.by(now_ms);
         }
     }
 
@@ -547,35 +460,19 @@ impl Leases {
         }
         self.wishes = later;
 
-        let is_report_due = self.report_at_ms.is_some_and(|at_ms| now_ms >= at_ms);
+        let is_report_due = self.reports.are_due(now_ms);
         if call.requests.is_empty() && !is_report_due {
             return None;
         }
         if is_report_due {
-            self.report_at_ms = None;
             for pool in self.pools.values_mut() {
-                if self.closed.len() >= MAX_ENTRIES {
+                if self.reports.leases.len() >= MAX_ENTRIES {
                     break;
                 }
-                pool.report(&mut self.closed);
+                pool.report(&mut self.reports.leases);
             }
         }
-        call.reports = self.closed.drain(..self.closed.len().min(MAX_ENTRIES)).collect();
-        while call.usage.len() < MAX_ENTRIES
-            && let Some((_, usage)) = self.usage.pop_first()
-        {
-            call.usage.push(usage);
-        }
-        while call.credits.len() < MAX_ENTRIES
-            && let Some(((subject, at_ms), count)) = self.credits.pop_first()
-        {
-            call.credits.push(Credit { subject, at_ms, count });
-        }
-        if !(self.closed.is_empty() && self.usage.is_empty() && self.credits.is_empty()) {
-            self.report_by(now_ms);
-        }
-        self.sequence += 1;
-        call.sequence = self.sequence;
+        self.reports.move_into(&mut call, now_ms);
         Some(call)
     }
 }
@@ -590,17 +487,6 @@ impl LimitReached {
     }
 }
 
-/// Returns under what a credit is remembered: the subject and the bucket.
-///
-/// The bucket is one of the shortest length that is not below a minute, so that a long outage is not
-/// one entry per second; limits over seconds have forgotten by the time that it is reported.
-fn credit_entry(due: &Due, at_ms: u64) -> (Subject, u64) {
-    let seconds = due.limits.iter().map(|limit| limit.bucket_seconds);
-    let shortest = seconds.clone().filter(|seconds| *seconds >= 60).min().or(seconds.max());
-    let window = Window::new(shortest.unwrap_or_default(), 1);
-    (due.subject.clone(), window.starts_at_ms(window.bucket(at_ms)))
-}
-
 fn is_address(subject: &Subject) -> bool {
     match subject {
         Subject::Address { .. } => true,
@@ -612,13 +498,6 @@ fn is_address(subject: &Subject) -> bool {
 /// the promised 250.
 pub const MAX_WAIT_MS: u64 = 190;
 
-/// Longest time that a call may take, in milliseconds: a commit to a slow disk and a lost packet.
-pub const CALL_TIMEOUT_MS: u64 = 2_000;
-
-/// How long after its time-out a call counts as lost: Envoy drops calls without a word when it
-/// replaces a plugin.
-const LOST_AFTER_MS: u64 = 500;
-
 /// How long what was spent may wait for a call that reports it.
 const REPORT_MS: u64 = 1_000;
 
@@ -628,9 +507,6 @@ const WISH_MS: u64 = 2_000;
 /// How often leases are looked through for those that are over: each tick.
 const SWEEP_MS: u64 = 40;
 
-/// Most entries of one kind that wait to be reported, so that an outage does not fill the memory.
-const MAX_REMEMBERED: usize = 100_000;
-
 /// Most addresses that are told apart at a time: a flood of them must not fill the memory that keys
 /// need. Further ones are refused for a moment.
 const MAX_ADDRESSES: usize = 20_000;
@@ -639,7 +515,8 @@ const CROWDED_MS: u64 = 1_000;
 /// Most addresses that a call asks for, so that those of accounts are answered soon.
 const MAX_ADDRESSES_PER_CALL: usize = 200;
 
-const HOUR_MS: u64 = 3_600_000;
+/// Longest time that a call may take, in milliseconds.
+pub const CALL_TIMEOUT_MS: u64 = exchange::CALL_TIMEOUT_MS;
 
 #[cfg(test)]
 mod tests;

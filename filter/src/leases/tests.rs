@@ -1,4 +1,4 @@
-use latchkey_protocol::lease::{Grant, LeaseOutcome, LimitState, Refusal};
+use latchkey_protocol::lease::{Credit, Grant, LeaseOutcome, LeaseReport, LimitState, Refusal};
 
 use super::*;
 
@@ -36,7 +36,7 @@ fn call(leases: &mut Leases, ms: u64) -> LeaseCall {
 
 fn answer(leases: &mut Leases, ms: u64, sequence: u64, outcomes: Vec<LeaseOutcome>) {
     let answer = LeaseAnswer { sequence, now_ms: EPOCH_MS + ms, outcomes };
-    let attempt = leases.attempts;
+    let attempt = leases.exchange.attempts;
     leases.on_answer(attempt, at(ms), &serde_json::to_vec(&answer).unwrap()).unwrap();
 }
 
@@ -150,12 +150,12 @@ fn call_that_was_not_answered_is_made_again_unchanged() {
     assert_eq!(leases.charge(&dues(), at(2), true), Charged::NoLease);
     let first = call(&mut leases, 2);
     assert_eq!(leases.call(at(3)), None, "one at a time");
-    leases.on_failure(leases.attempts, at(10));
+    leases.on_failure(leases.exchange.attempts, at(10));
     assert_eq!(leases.charge(&dues(), at(11), true), Charged::NoLease);
     assert_eq!(leases.call(at(11)), None, "not at once");
     assert_eq!(call(&mut leases, 200), first);
     // Its answer never comes.
-    assert_eq!(call(&mut leases, 200 + CALL_TIMEOUT_MS + LOST_AFTER_MS), first);
+    assert_eq!(call(&mut leases, 200 + CALL_TIMEOUT_MS + exchange::LOST_AFTER_MS), first);
     leases.abandon();
     assert_eq!(call(&mut leases, 5_000), first);
     answer(&mut leases, 5_001, 2, vec![grant(2, 1, 5_001, 8_000)]);
@@ -169,7 +169,10 @@ fn unreadable_answer_changes_nothing() {
     let first = call(&mut leases, 0);
     for (tried, body) in ["", "{", "null", "[]", "{\"sequence\":1}"].into_iter().enumerate() {
         let ms = 10_000 * (tried as u64 + 1);
-        assert!(leases.on_answer(leases.attempts, at(ms), body.as_bytes()).is_err(), "{body}");
+        assert!(
+            leases.on_answer(leases.exchange.attempts, at(ms), body.as_bytes()).is_err(),
+            "{body}"
+        );
         assert_eq!(call(&mut leases, ms + 5_000), first);
     }
 }
@@ -242,7 +245,7 @@ fn step_of_the_control_planes_clock_gives_all_back() {
     leases.note_use(&"acme".into(), &"key_1".into(), at(2));
     call(&mut leases, 1_500);
     let body = LeaseAnswer { sequence: 2, now_ms: EPOCH_MS - 50_000, outcomes: vec![] };
-    let attempt = leases.attempts;
+    let attempt = leases.exchange.attempts;
     leases.on_answer(attempt, at(1_501), &serde_json::to_vec(&body).unwrap()).unwrap();
     assert_eq!(leases.charge(&dues(), at(1_502), true), Charged::NoLease);
     assert_eq!(
@@ -299,7 +302,7 @@ fn waiting_is_of_no_use_while_the_control_plane_is_away() {
     assert!(leases.may_wait(at(0)));
     assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
     call(&mut leases, 0);
-    leases.on_failure(leases.attempts, at(5));
+    leases.on_failure(leases.exchange.attempts, at(5));
     assert!(leases.may_wait(at(5 + MAX_WAIT_MS - 1)));
     assert!(!leases.may_wait(at(5 + MAX_WAIT_MS)));
     call(&mut leases, 1_000);
@@ -388,7 +391,7 @@ fn flood_of_addresses_fills_no_memory() {
     let asked = call(&mut leases, 0).requests;
     assert!(asked.iter().any(|request| request.subject == acme()) && asked.len() <= 201);
     // They are forgotten while the control plane is away, too.
-    leases.on_failure(leases.attempts, at(10));
+    leases.on_failure(leases.exchange.attempts, at(10));
     leases.call(at(20_000));
     assert_eq!(leases.charge(&from(20_000), at(20_001), true), Charged::NoLease);
 }

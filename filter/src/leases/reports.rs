@@ -1,0 +1,102 @@
+//! What is to be reported: what was spent of leases, on credit, and with each key.
+
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
+use latchkey_protocol::lease::{Credit, KeyUsage, LeaseCall, LeaseReport, MAX_ENTRIES};
+use latchkey_protocol::{Subject, Window};
+
+use super::{Due, MAX_ADDRESSES, is_address};
+
+/// What waits to be reported.
+#[derive(Debug, Default)]
+pub(super) struct Reports {
+    /// Leases that are closed, or go on.
+    pub(super) leases: Vec<LeaseReport>,
+    credits: BTreeMap<(Subject, u64), u64>,
+    usage: BTreeMap<(Arc<str>, Arc<str>, u64), KeyUsage>,
+    /// Local time at which it is due.
+    due_at_ms: Option<u64>,
+}
+
+impl Reports {
+    /// Lets what there is be reported at a moment, unless it is sooner anyway.
+    pub(super) fn by(&mut self, at_ms: u64) {
+        let due_at_ms = self.due_at_ms.get_or_insert(at_ms);
+        *due_at_ms = at_ms.min(*due_at_ms);
+    }
+
+    /// Reports whether it is due.
+    pub(super) fn are_due(&self, now_ms: u64) -> bool {
+        self.due_at_ms.is_some_and(|at_ms| now_ms >= at_ms)
+    }
+
+    /// Counts a call for which there is no lease. Returns whether there is room to remember it.
+    pub(super) fn add_credit(&mut self, dues: &[Due], at_ms: u64) -> bool {
+        let entries: Vec<(Subject, u64)> =
+            dues.iter().map(|due| credit_entry(due, at_ms)).collect();
+        let is_known = |entry| self.credits.contains_key(entry);
+        let is_of_address = |(subject, _): &(Subject, u64)| is_address(subject);
+        let most = if entries.iter().any(is_of_address) { MAX_ADDRESSES } else { MAX_REMEMBERED };
+        if self.credits.len() >= most && !entries.iter().all(is_known) {
+            return false;
+        }
+        for entry in entries {
+            *self.credits.entry(entry).or_default() += 1;
+        }
+        true
+    }
+
+    /// Counts a call for the key with which it was made.
+    pub(super) fn add_use(&mut self, account: &Arc<str>, key: &Arc<str>, at_ms: u64) {
+        let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS);
+        if self.usage.len() >= MAX_REMEMBERED && !self.usage.contains_key(&entry) {
+            return;
+        }
+        let usage = self.usage.entry(entry).or_insert_with(|| KeyUsage {
+            account: Arc::clone(account),
+            key: Arc::clone(key),
+            last_used_at_ms: at_ms,
+            count: 0,
+        });
+        usage.count += 1;
+        usage.last_used_at_ms = usage.last_used_at_ms.max(at_ms);
+    }
+
+    /// Moves as much into a call as it may hold; what is left is due at once.
+    pub(super) fn move_into(&mut self, call: &mut LeaseCall, now_ms: u64) {
+        if self.are_due(now_ms) {
+            self.due_at_ms = None;
+        }
+        call.reports = self.leases.drain(..self.leases.len().min(MAX_ENTRIES)).collect();
+        while call.usage.len() < MAX_ENTRIES
+            && let Some((_, usage)) = self.usage.pop_first()
+        {
+            call.usage.push(usage);
+        }
+        while call.credits.len() < MAX_ENTRIES
+            && let Some(((subject, at_ms), count)) = self.credits.pop_first()
+        {
+            call.credits.push(Credit { subject, at_ms, count });
+        }
+        if !(self.leases.is_empty() && self.usage.is_empty() && self.credits.is_empty()) {
+            self.by(now_ms);
+        }
+    }
+}
+
+/// Returns under what a credit is remembered: the subject and the bucket.
+///
+/// The bucket is one of the shortest length that is not below a minute, so that a long outage is not
+/// one entry per second; limits over seconds have forgotten by the time that it is reported.
+fn credit_entry(due: &Due, at_ms: u64) -> (Subject, u64) {
+    let seconds = due.limits.iter().map(|limit| limit.bucket_seconds);
+    let shortest = seconds.clone().filter(|seconds| *seconds >= 60).min().or(seconds.max());
+    let window = Window::new(shortest.unwrap_or_default(), 1);
+    (due.subject.clone(), window.starts_at_ms(window.bucket(at_ms)))
+}
+
+/// Most entries of one kind that wait to be reported, so that an outage does not fill the memory.
+const MAX_REMEMBERED: usize = 100_000;
+
+const HOUR_MS: u64 = 3_600_000;
