@@ -107,10 +107,10 @@ pub(crate) fn take_in(
         records.put_sequence(&holder, call.sequence, now_ms)?;
     }
     let sequence = call.sequence;
-    let mut desk = Desk { holder, sequence, now_ms, is_new, recalls: BTreeSet::new() };
-    let outcomes = call.requests.iter().map(|request| desk.answer(records, request));
+    let mut caller = Caller { holder, sequence, now_ms, is_new, recalls: BTreeSet::new() };
+    let outcomes = call.requests.iter().map(|request| caller.answer(records, request));
     let outcomes = outcomes.collect::<Result<_, _>>()?;
-    let recalls = desk.recalls.into_iter().collect();
+    let recalls = caller.recalls.into_iter().collect();
     Ok(TakenIn { answer: LeaseAnswer { sequence, now_ms, outcomes }, recalls })
 }
 
@@ -180,8 +180,8 @@ fn count(
     records.add_calls(subject, at_ms, &lengths, count)
 }
 
-/// Where the requests of one call are answered.
-struct Desk {
+/// Who makes a call, and whether it is news.
+struct Caller {
     holder: String,
     sequence: u64,
     now_ms: u64,
@@ -190,7 +190,7 @@ struct Desk {
     recalls: BTreeSet<(String, Subject)>,
 }
 
-impl Desk {
+impl Caller {
     fn answer(
         &mut self,
         records: &mut impl Records,

@@ -48,7 +48,7 @@ pub(crate) struct Room {
 
 /// What a subject used of a limit.
 #[derive(Clone, Debug, PartialEq, Eq)]
-pub(crate) struct LimitUsage {
+pub(crate) struct Used {
     /// Calls that count now.
     pub(crate) used: u64,
     /// First moment at which a call will pass; none if none will.
@@ -158,7 +158,7 @@ impl Standing {
 
     /// Returns what was used of a limit, as it is shown to people: of a lease that can still be spent,
     /// only what was reported.
-    pub(crate) fn usage(&self, limit: &Limit, now_ms: u64) -> LimitUsage {
+    pub(crate) fn usage(&self, limit: &Limit, now_ms: u64) -> Used {
         let window = limit.window();
         let counts = self.counts_with_leases(limit, |lease| {
             if lease.expires_at_ms > now_ms { lease.spent } else { lease.amount }
@@ -170,7 +170,7 @@ impl Standing {
                 (window.starts_at_ms(bucket), count)
             })
             .collect();
-        LimitUsage {
+        Used {
             used: window.count(&counts, now_ms),
             available_at_ms: window.available_at_ms(&counts, limit.amount, now_ms),
             buckets,
