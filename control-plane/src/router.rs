@@ -140,8 +140,11 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
     response
 }
 
-/// Answers 200 if the store does.
+/// Answers 200 if the store does, and the ledger is kept.
 async fn ready(State(app): State<App>) -> Result<&'static str, ApiError> {
+    if !app.desk.is_open() {
+        return Err(ApiError::NotReady);
+    }
     let profile = app.profiles.all().next().map(|profile| profile.name.clone()).unwrap_or_default();
     match app.store.read(move |db| stored_plans::is_installed(db, &profile)).await {
         Ok(_) => Ok("ready\n"),

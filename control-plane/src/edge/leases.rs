@@ -3,7 +3,7 @@
 use std::collections::BTreeMap;
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
-use std::thread;
+use std::thread::{self, JoinHandle};
 use std::time::{Duration, Instant};
 
 use axum::Json;
@@ -24,7 +24,10 @@ use crate::time::Time;
 
 /// The one thread that keeps the ledger: what comes while it writes shares the next commit.
 #[derive(Clone, Debug)]
-pub(crate) struct Desk(Sender<Job>);
+pub(crate) struct Desk {
+    jobs: Sender<Job>,
+    thread: Arc<JoinHandle<()>>,
+}
 
 #[derive(Debug)]
 struct Job {
@@ -36,13 +39,18 @@ impl Desk {
     /// Starts the thread; it ends with the last handle.
     pub(crate) fn open(clerk: Clerk) -> Self {
         let (sender, jobs) = mpsc::channel();
-        thread::spawn(move || clerk.work(&jobs));
-        Self(sender)
+        let thread = thread::spawn(move || clerk.work(&jobs));
+        Self { jobs: sender, thread: Arc::new(thread) }
+    }
+
+    /// Reports whether the thread works.
+    pub(crate) fn is_open(&self) -> bool {
+        !self.thread.is_finished()
     }
 
     async fn take_in(&self, call: LeaseCall) -> Result<LeaseAnswer, StoreError> {
         let (answer, answered) = oneshot::channel();
-        self.0.send(Job { call, answer }).map_err(|_| StoreError::LedgerClosed)?;
+        self.jobs.send(Job { call, answer }).map_err(|_| StoreError::LedgerClosed)?;
         answered.await.map_err(|_| StoreError::LedgerClosed)?
     }
 }
@@ -163,16 +171,19 @@ impl Clerk {
             let mut records = LedgerRecords::new(connection, &self.default_plans);
             ledger::settle_lost(&mut records, now_ms())
         });
-        match settled {
-            Ok(0) => {}
-            Ok(lost) => tracing::info!(lost, "counted leases as spent that nobody reported"),
-            Err(error) => tracing::error!(%error, "lost leases could not be counted as spent"),
+        let lost = settled.unwrap_or_else(|error| {
+            tracing::error!(%error, "lost leases could not be counted as spent");
+            0
+        });
+        if lost > 0 {
+            tracing::info!(lost, "counted leases as spent that nobody reported");
         }
         let dropped = self.store.keep_ledger(|connection| drop_old(connection, now_ms()));
-        dropped.unwrap_or_else(|error| {
+        let is_more = dropped.unwrap_or_else(|error| {
             tracing::error!(%error, "old usage could not be dropped");
             false
-        })
+        });
+        is_more || lost > 0
     }
 }
 
