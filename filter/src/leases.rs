@@ -20,9 +20,9 @@ use latchkey_protocol::{Limit, Subject};
 use exchange::Exchange;
 use pool::{Look, Pool};
 use reports::Reports;
-
 use server_clock::ServerClock;
 
+pub use exchange::CALL_TIMEOUT_MS;
 pub use pool::Rate;
 
 /// A moment on two clocks.
@@ -514,9 +514,6 @@ const CROWDED_MS: u64 = 1_000;
 
 /// Most addresses that a call asks for, so that those of accounts are answered soon.
 const MAX_ADDRESSES_PER_CALL: usize = 200;
-
-/// Longest time that a call may take, in milliseconds.
-pub const CALL_TIMEOUT_MS: u64 = exchange::CALL_TIMEOUT_MS;
 
 #[cfg(test)]
 mod tests;

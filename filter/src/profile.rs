@@ -61,9 +61,6 @@ pub struct Profile {
     pub throttle_seconds: u64,
     /// Which headers tell clients what their limits leave.
     pub rate_limit_headers: Vec<RateLimitHeaders>,
-    /// Whether calls without a token are limited by the plan that the profile comes with, so that
-    /// nothing is admitted before the limits are known.
-    pub limits_anonymous: bool,
     /// Headers of every refusal.
     pub refusal_headers: BTreeMap<String, String>,
 }
@@ -91,6 +88,15 @@ impl Profile {
             .flatten()
             .filter(move |(_, implied)| implied.iter().any(|name| name == action))
             .map(|(held, _)| held.as_str())
+    }
+
+    /// Reports whether calls without a token are limited by the plan that the profile comes with, so
+    /// that none is admitted before the limits are known.
+    #[must_use]
+    pub fn limits_anonymous(&self) -> bool {
+        let default = self.plans.iter().find(|plan| plan.id == self.default_plan);
+        let is_anonymous = |limit: &Limit| limit.identity == Some(Identity::Anonymous);
+        default.is_some_and(|plan| plan.limits.iter().any(is_anonymous))
     }
 
     /// Returns the answer set of a name, if there is one.
@@ -141,13 +147,12 @@ impl TryFrom<ProfileFile> for Profile {
             carrier.check().map_err(|error| format!("`carriers[{index}]`: {error}"))?;
         }
         check_token("challenge", &file.challenge)?;
-        let default_plan = file.plans.iter().find(|plan| plan.id == file.default_plan);
-        let default_plan = default_plan.ok_or_else(|| {
-            let id = &file.default_plan;
-            format!("`default_plan`: expected the id of one of `plans`, found `{id}`")
-        })?;
-        let is_anonymous = |limit: &Limit| limit.identity == Some(Identity::Anonymous);
-        let limits_anonymous = default_plan.limits.iter().any(is_anonymous);
+        if !file.plans.iter().any(|plan| plan.id == file.default_plan) {
+            return Err(format!(
+                "`default_plan`: expected the id of one of `plans`, found `{}`",
+                file.default_plan
+            ));
+        }
         for (index, plan) in file.plans.iter().enumerate() {
             plan.check().map_err(|error| format!("`plans[{index}]{error}"))?;
         }
@@ -185,7 +190,6 @@ impl TryFrom<ProfileFile> for Profile {
             answer_sets: file.answer_sets,
             throttle_seconds: file.throttle_seconds,
             rate_limit_headers: file.rate_limit_headers,
-            limits_anonymous,
             refusal_headers: file.refusal_headers,
         })
     }

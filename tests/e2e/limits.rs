@@ -38,16 +38,6 @@ async fn avoid_the_end_of_an_hour() {
     }
 }
 
-/// Waits until the usage of an account is what it should be.
-async fn wait_until_used(stack: &Stack, account: &str, name: &str, count: u64) {
-    let mut last = 0;
-    let waited = wait::until("the usage", wait::LONG, async || {
-        last = stack.control_plane.used(account).await.ok()?[name];
-        (last == count).then_some(())
-    });
-    assert!(waited.await.is_ok(), "{last} used of {name}, expected {count}");
-}
-
 #[tokio::test]
 async fn nothing_is_charged_for_a_refused_request() {
     let (stack, key) = start(&json!([limit("calls", 5, 86_400, 30)])).await;
@@ -74,7 +64,7 @@ async fn nothing_is_charged_for_a_refused_request() {
     for _ in 0..20 {
         assert_eq!(get(&stack, &key.token).await.status, 403);
     }
-    wait_until_used(&stack, "acme", "calls", 5).await;
+    stack.control_plane.wait_until_used("acme", "calls", 5).await.unwrap();
     assert_eq!(stack.upstream.count(), 5);
 }
 
@@ -97,7 +87,7 @@ async fn several_limits_admit_all_or_none() {
         assert_eq!(get(&stack, &key.token).await.status, expected, "call {call}");
     }
     for name in ["calls", "hourly"] {
-        wait_until_used(&stack, "acme", name, 40).await;
+        stack.control_plane.wait_until_used("acme", name, 40).await.unwrap();
     }
     let usage =
         stack.control_plane.call("GET", "/accounts/acme/usage", &Value::Null).await.unwrap();
@@ -133,7 +123,11 @@ async fn throttle_is_429_and_passes_a_second_later() {
     );
     wait::pause(Duration::from_secs(1)).await;
     assert_eq!(get(&stack, &key.token).await.status, 200);
-    wait_until_used(&stack, "acme", "calls", stack.upstream.count() as u64).await;
+    stack
+        .control_plane
+        .wait_until_used("acme", "calls", stack.upstream.count() as u64)
+        .await
+        .unwrap();
 }
 
 /// Raised limits hold without waiting for a window, lowered ones without waiting for leases to end.
@@ -250,7 +244,7 @@ async fn fltr_tells_every_client_what_is_left() {
     }
     let answer = fltr(&stack, "/v1/mcp/manifest", Some("fltr_sk_made_up")).await;
     assert_eq!((answer.status, answer.header("x-ratelimit-limit")), (401, ""));
-    wait_until_used(&stack, "rag", "hourly", 8).await;
+    stack.control_plane.wait_until_used("rag", "hourly", 8).await.unwrap();
 }
 
 #[tokio::test]

@@ -36,12 +36,7 @@ fn url(stack: &Stack) -> String {
 /// Waits until what was counted is what reached the upstream.
 async fn wait_until_all_is_counted(stack: &Stack) {
     let count = stack.upstream.count() as u64;
-    let mut used = 0;
-    let waited = wait::until("all calls in the usage", wait::LONG, async || {
-        used = stack.control_plane.used("acme").await.ok()?["calls"];
-        (used == count).then_some(())
-    });
-    assert!(waited.await.is_ok(), "{used} counted of {count}");
+    stack.control_plane.wait_until_used("acme", "calls", count).await.unwrap();
 }
 
 /// Leases that are held are spent; then it is 503 with `Retry-After`, and soon.

@@ -47,11 +47,7 @@ impl Proxies {
     /// Waits until what was reported is what reached the upstream.
     async fn wait_until_all_is_counted(&self) {
         let count = self.stack.upstream.count() as u64;
-        wait::until("all calls in the usage", wait::LONG, async || {
-            (self.used().await == count).then_some(())
-        })
-        .await
-        .unwrap();
+        self.stack.control_plane.wait_until_used("acme", "calls", count).await.unwrap();
     }
 }
 

@@ -212,6 +212,25 @@ impl ControlPlane {
         limits.iter().map(used).collect::<Option<_>>().context("no usage")
     }
 
+    /// Waits until so much is used of a limit of an account.
+    ///
+    /// # Errors
+    ///
+    /// If that does not come true; with what is used.
+    pub async fn wait_until_used(
+        &self,
+        account: &str,
+        limit: &str,
+        count: u64,
+    ) -> anyhow::Result<()> {
+        let mut used = None;
+        let waited = wait::until("the usage", wait::LONG, async || {
+            used = self.used(account).await.ok()?.get(limit).copied();
+            (used == Some(count)).then_some(())
+        });
+        waited.await.with_context(|| format!("{used:?} used of `{limit}`, expected {count}"))
+    }
+
     /// Makes an account of the Flotiq profile and returns its key to everything.
     ///
     /// # Errors

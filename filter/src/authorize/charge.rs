@@ -58,7 +58,7 @@ pub(super) fn dues_of_anonymous(
 ) -> Result<Vec<Due>, Rejection> {
     let limits = match replica {
         Some(replica) => replica.anonymous_limits(),
-        None if profile.limits_anonymous => return Err(Rejection::NotReady),
+        None if profile.limits_anonymous() => return Err(Rejection::NotReady),
         None => return Ok(Vec::new()),
     };
     if limits.is_empty() {

@@ -1,6 +1,7 @@
 //! What the host has for a VM that `std` has not: the time, the environment and randomness.
 //!
-//! All but the time of day go by WASI's names and are not in the SDK. This is the one place with unsafe code:
+//! All but the time of day go by WASI's names and are not in the SDK. This is the one place with
+//! unsafe code:
 //! the functions are imported by hand, and each call passes pointers into buffers that outlive it.
 #![expect(unsafe_code, reason = "imports of host functions have no safe form")]
 

@@ -131,7 +131,7 @@ impl Exchange {
 }
 
 /// Longest time that a call may take, in milliseconds: a commit to a slow disk and a lost packet.
-pub(super) const CALL_TIMEOUT_MS: u64 = 2_000;
+pub const CALL_TIMEOUT_MS: u64 = 2_000;
 
 /// How long after its time-out a call counts as lost: Envoy drops calls without a word when it
 /// replaces a plugin.

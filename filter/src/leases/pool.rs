@@ -105,32 +105,23 @@ impl Pool {
 
     /// Goes on with other limits: what was learned of the old ones is forgotten.
     pub(super) fn change_limits(&mut self, limits: &Rc<[Limit]>, closed: &mut Vec<LeaseReport>) {
+        self.start_over(closed);
         self.is_outdated = self.is_asked;
-        self.close_all(closed);
         self.limits = Rc::clone(limits);
         self.states.clear();
         self.shown.clear();
-        self.refusal = None;
-        self.contested_since_ms = None;
-        self.ask_at_ms = 0;
-        self.no_ahead_until_ms = 0;
         self.has_spare = true;
     }
 
     /// Returns what there is for a request now.
     pub(super) fn look(&self, clock: &ServerClock, now: Moment) -> Look {
-        let (Some(earliest_ms), Some(latest_ms)) =
-            (clock.earliest_ms(now.steady_us), clock.latest_ms(now.steady_us))
-        else {
-            return Look::Nothing;
-        };
-        let usable =
-            self.held.iter().enumerate().filter(|(_, held)| {
-                held.spent < held.amount && held.is_open(earliest_ms, latest_ms)
-            });
-        if let Some((place, _)) = usable.min_by_key(|(_, held)| held.expires_at_ms) {
+        let soonest = self.open(clock, now).min_by_key(|(_, held)| held.expires_at_ms);
+        if let Some((place, _)) = soonest {
             return Look::Lease(place);
         }
+        let Some(earliest_ms) = clock.earliest_ms(now.steady_us) else {
+            return Look::Nothing;
+        };
         match &self.refusal {
             Some(refusal) if earliest_ms < holds_until_ms(refusal) => {
                 let since_ms = self.contested_since_ms;
@@ -151,7 +142,6 @@ impl Pool {
         closed: &mut Vec<LeaseReport>,
     ) -> bool {
         self.demand.note(now.steady_ms());
-        self.used_at_ms = now.steady_ms();
         let Some(held) = self.held.get_mut(place) else {
             return true;
         };
@@ -192,13 +182,19 @@ impl Pool {
 
     /// Returns how many calls the leases that may be spent now leave.
     fn left(&self, clock: &ServerClock, now: Moment) -> u64 {
-        let (Some(earliest_ms), Some(latest_ms)) =
-            (clock.earliest_ms(now.steady_us), clock.latest_ms(now.steady_us))
-        else {
-            return 0;
-        };
-        let open = self.held.iter().filter(|held| held.is_open(earliest_ms, latest_ms));
-        open.fold(0, |sum, held| sum.saturating_add(held.amount - held.spent))
+        let open = self.open(clock, now);
+        open.fold(0, |sum, (_, held)| sum.saturating_add(held.amount - held.spent))
+    }
+
+    /// Returns the leases that may be spent now, whatever the control plane's clock shows within its
+    /// bounds, with their places. One that is spent whole is held no longer.
+    fn open(&self, clock: &ServerClock, now: Moment) -> impl Iterator<Item = (usize, &Held)> {
+        let bounds = clock.earliest_ms(now.steady_us).zip(clock.latest_ms(now.steady_us));
+        self.held.iter().enumerate().filter(move |(_, held)| {
+            bounds.is_some_and(|(earliest_ms, latest_ms)| {
+                held.starts_at_ms <= earliest_ms && latest_ms < held.expires_at_ms
+            })
+        })
     }
 
     /// Takes in what became of a request for a lease.
@@ -213,20 +209,18 @@ impl Pool {
     ) {
         self.is_asked = false;
         self.waiting = 0;
-        match outcome {
-            LeaseOutcome::Granted(grant) => {
+        match (outcome, request.at_ms) {
+            (LeaseOutcome::Granted(grant), _) => {
                 self.grant(grant, request.waiting);
                 if self.is_outdated {
                     self.close_all(closed);
                 }
             }
             // It was by limits that are no more.
-            LeaseOutcome::Refused(_) if self.is_outdated => {}
+            (LeaseOutcome::Refused(_), _) if self.is_outdated => {}
             // There is nothing for later yet; what there is now is another question.
-            LeaseOutcome::Refused(_) if request.at_ms.is_some() => {
-                self.no_ahead_until_ms = request.at_ms.unwrap_or_default();
-            }
-            LeaseOutcome::Refused(refusal) => {
+            (LeaseOutcome::Refused(_), Some(at_ms)) => self.no_ahead_until_ms = at_ms,
+            (LeaseOutcome::Refused(refusal), None) => {
                 self.refuse(refusal, request.waiting, answered_ms, clock, now);
             }
         }
@@ -291,7 +285,7 @@ impl Pool {
         self.waiting > 0 && self.contested_since_ms.is_some()
     }
 
-    /// Forgets what was said by a clock that has stepped, and gives back all leases.
+    /// Forgets what was said so far, and gives back all leases.
     pub(super) fn start_over(&mut self, closed: &mut Vec<LeaseReport>) {
         self.close_all(closed);
         self.refusal = None;
@@ -342,9 +336,9 @@ impl Pool {
         let is_refused = self.refusal.as_ref().is_some_and(|refusal| {
             clock.earliest_ms(now.steady_us).is_some_and(|ms| ms < refusal.ask_again_at_ms)
         });
-        // A long refusal outlives its use: an exhausted account would else cost a call again.
-        let patience_ms = if is_refused { KEPT_REFUSED_MS } else { KEPT_IDLE_MS };
-        self.held.is_empty() && !self.is_asked && now.steady_ms() > self.used_at_ms + patience_ms
+        // While a refusal holds, forgetting it would cost a call.
+        let is_of_use = is_refused || self.is_asked || !self.held.is_empty();
+        !is_of_use && now.steady_ms() > self.used_at_ms + KEPT_IDLE_MS
     }
 
     /// Returns what each limit leaves, as it is to be shown now.
@@ -370,11 +364,6 @@ impl Pool {
 }
 
 impl Held {
-    /// Reports whether it may be spent whatever the control plane's clock shows between two times.
-    fn is_open(&self, earliest_ms: u64, latest_ms: u64) -> bool {
-        self.starts_at_ms <= earliest_ms && latest_ms < self.expires_at_ms
-    }
-
     fn close(self, closed: &mut Vec<LeaseReport>) {
         if self.id != NO_LEASE {
             closed.push(LeaseReport { lease: self.id, spent: self.spent, is_closed: true });
@@ -434,6 +423,3 @@ const CONTEST_GRACE_MS: u64 = 1_000;
 
 /// How long a pool is kept that holds nothing and is not used.
 const KEPT_IDLE_MS: u64 = 10_000;
-
-/// The same where a refusal is known.
-const KEPT_REFUSED_MS: u64 = 600_000;
