@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod audit;
+pub(crate) mod explain;
 pub(crate) mod extract;
 pub(crate) mod fields;
 pub(crate) mod keys;

@@ -1,7 +1,7 @@
 //! The command line.
 
 use std::io::Write;
-use std::net::SocketAddr;
+use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
@@ -21,6 +21,8 @@ pub(crate) enum Command {
     Serve(ServeOptions),
     /// Prints a complete Envoy configuration.
     EnvoyConfig(EnvoyConfigOptions),
+    /// Tells what the gateway would make of a request, and why.
+    Explain(ExplainOptions),
 }
 
 /// Options of `latchkey serve`.
@@ -80,6 +82,48 @@ pub(crate) struct EnvoyConfigOptions {
     /// What happens to limited calls while the control plane cannot be asked.
     #[arg(long, default_value = "deny", value_name = "DO")]
     pub(crate) when_unreachable: WhenUnreachable,
+}
+
+/// Options of `latchkey explain`; without `--key` and `--token`, the request is made without a token.
+#[derive(Args)]
+pub(crate) struct ExplainOptions {
+    /// Id of the account.
+    #[arg(long)]
+    pub(crate) account: String,
+    /// Id of the key with which the request is made.
+    #[arg(long, conflicts_with = "token")]
+    pub(crate) key: Option<String>,
+    /// Token with which it is made; `-` reads it from standard input, so that others do not see it.
+    #[arg(long)]
+    pub(crate) token: Option<String>,
+    /// Body of the request, such as a GraphQL query in JSON; `@FILE` reads it from a file.
+    #[arg(long, value_name = "TEXT|@FILE")]
+    pub(crate) body: Option<String>,
+    /// Address of the client [default: one from which the key may be used].
+    #[arg(long, value_name = "ADDRESS")]
+    pub(crate) client_address: Option<IpAddr>,
+    /// Prints the answer of the API as it is.
+    #[arg(long)]
+    pub(crate) json: bool,
+    /// Where the control plane is.
+    #[arg(long, env = "LATCHKEY_URL", default_value = "http://127.0.0.1:8081", value_name = "URL")]
+    pub(crate) control_plane: String,
+    /// Credential of operators.
+    #[arg(long, env = "LATCHKEY_OPERATOR_TOKEN", hide_env_values = true, value_name = "TOKEN")]
+    pub(crate) operator_token: String,
+    /// Method of the request.
+    #[arg(value_name = "METHOD")]
+    pub(crate) method: String,
+    /// Path of the request, with its query string.
+    #[arg(value_name = "PATH")]
+    pub(crate) path: String,
+}
+
+/// Leaves the credentials out.
+impl std::fmt::Debug for ExplainOptions {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        f.debug_struct("ExplainOptions").field("account", &self.account).finish_non_exhaustive()
+    }
 }
 
 /// What happens to limited calls while the control plane cannot be asked.

@@ -1,6 +1,6 @@
 //! What filters call: `/edge/v1/…`, with a credential of their own.
 
-mod draft;
+pub(crate) mod draft;
 pub(crate) mod leases;
 pub(crate) mod recalls;
 pub(crate) mod snapshots;

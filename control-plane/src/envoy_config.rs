@@ -7,6 +7,7 @@ use std::str::FromStr;
 
 use anyhow::{Context, anyhow, bail};
 use askama::Template;
+use latchkey_filter::profile::Profile;
 
 use crate::cli::{EnvoyConfigOptions, WhenUnreachable, say};
 use crate::profiles::Profiles;
@@ -46,6 +47,7 @@ fn bootstrap(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
     let mut names = BTreeSet::new();
     for (index, (profile, listen)) in options.profile.iter().zip(&options.listen).enumerate() {
         let (name, profile_json) = profile_json(&mut profiles, profile)?;
+        let installed = profiles.get(&name).map(|installed| &installed.profile);
         if !names.insert(name.clone()) {
             bail!("--profile: `{name}` is there twice");
         }
@@ -54,6 +56,7 @@ fn bootstrap(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
             profile: name,
             listen: own_address("--listen", listen)?,
             upstream: upstream.unwrap_or_default(),
+            body_routes: installed.map(|profile| body_routes(profile)).unwrap_or_default(),
             profile_json,
         });
     }
@@ -92,6 +95,8 @@ struct Gateway {
     profile: String,
     listen: Address,
     upstream: String,
+    /// How Envoy matches the routes on which bodies decide.
+    body_routes: Vec<String>,
     profile_json: String,
 }
 
@@ -146,6 +151,26 @@ fn upstreams(options: &EnvoyConfigOptions) -> anyhow::Result<Vec<Upstream>> {
         upstreams.push(Upstream { name, address: address("--upstream", text)? });
     }
     Ok(upstreams)
+}
+
+/// Returns how Envoy matches the paths of routes on which bodies decide.
+fn body_routes(profile: &Profile) -> Vec<String> {
+    let with_body = profile.routes.all().iter().filter(|route| route.graphql.is_some());
+    with_body.map(|route| path_match(&route.path)).collect()
+}
+
+/// Returns an Envoy path match, as YAML, of a path template.
+fn path_match(template: &str) -> String {
+    if !template.contains('{') {
+        return format!("path: {}", serde_json::Value::from(template));
+    }
+    let segments = template.split('/').map(|segment| match segment.as_bytes() {
+        [b'{', b'*', .., b'}'] => ".+".to_owned(),
+        [b'{', .., b'}'] => "[^/]+".to_owned(),
+        _ => segment.replace('.', "\\."),
+    });
+    let regex = segments.collect::<Vec<_>>().join("/");
+    format!("safe_regex: {{ regex: {} }}", serde_json::Value::from(regex))
 }
 
 /// Returns the name of a profile and its JSON, indented to stand in the YAML block.
@@ -237,6 +262,17 @@ mod tests {
         ] {
             let error = format!("{:#}", bootstrap(&options).unwrap_err());
             assert!(error.contains(option), "{option}: {error}");
+        }
+    }
+
+    #[test]
+    fn path_template_becomes_a_match() {
+        for (template, matched) in [
+            ("/api/graphql", r#"path: "/api/graphql""#),
+            ("/v1/{space}/graphql", r#"safe_regex: { regex: "/v1/[^/]+/graphql" }"#),
+            ("/a.b/{*rest}", r#"safe_regex: { regex: "/a\\.b/.+" }"#),
+        ] {
+            assert_eq!(path_match(template), matched);
         }
     }
 

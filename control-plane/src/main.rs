@@ -2,7 +2,8 @@
 //!
 //! `latchkey serve` keeps accounts, plans and keys in an embedded store, offers the management API
 //! (`router.rs` lists every route), and tells filters what changed (`edge/updates.rs`).
-//! `latchkey envoy-config` prints the Envoy configuration that goes with it.
+//! `latchkey envoy-config` prints the Envoy configuration that goes with it, and `latchkey explain`
+//! asks a running service what a gateway would make of a request (`ask.rs`).
 //!
 //! An edit: `api/keys.rs` → `store/keys.rs` (row, change and audit entry in one transaction) →
 //! the store's revision wakes the polls in `edge/updates.rs` → the filters.
@@ -12,11 +13,13 @@
 
 mod api;
 mod app;
+mod ask;
 mod cli;
 mod credentials;
 mod edge;
 mod envoy_config;
 mod error;
+mod explain;
 mod ledger;
 mod metrics;
 mod profiles;
@@ -37,6 +40,7 @@ fn main() -> ExitCode {
     let done = match Cli::parse().command {
         Command::Serve(options) => serve::run(options),
         Command::EnvoyConfig(options) => envoy_config::run(&options),
+        Command::Explain(options) => ask::explain(options),
     };
     match done {
         Ok(()) => ExitCode::SUCCESS,

@@ -13,7 +13,7 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{accounts, audit, keys, plans, proxies, resources, usage};
+use crate::api::{accounts, audit, explain, keys, plans, proxies, resources, usage};
 use crate::app::App;
 use crate::credentials::Credential;
 use crate::edge::{leases, updates};
@@ -61,6 +61,7 @@ fn management_api() -> OpenApiRouter<App> {
         .routes(routes!(resources::list))
         .routes(routes!(resources::get, resources::put, resources::delete))
         .routes(routes!(usage::get))
+        .routes(routes!(explain::explain))
         .routes(routes!(audit::list))
         .routes(routes!(proxies::list));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)

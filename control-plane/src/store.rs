@@ -10,6 +10,7 @@ pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod plans;
 pub(crate) mod resources;
+pub(crate) mod right_usage;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -24,9 +25,8 @@ use tokio::sync::watch;
 
 pub(crate) use accounts::{Account, AccountPatch, NewAccount};
 pub(crate) use audit::{AuditEntry, Origin};
-pub(crate) use keys::{Key, KeyPatch, MintedToken, NewKey};
+pub(crate) use keys::{Key, KeyPatch, KeyState, MintedToken, NewKey};
 pub(crate) use plans::Plan;
-pub(crate) use resources::{Relation, Resource};
 
 /// The store of one control plane.
 #[derive(Clone)]
@@ -79,7 +79,7 @@ pub(crate) struct Change<'a> {
     is_audited: bool,
     /// Tokens that filters of a profile have to look at again.
     touched: Vec<(String, Vec<u8>)>,
-    /// Accounts whose limits filters have to look at again.
+    /// Accounts whose limits and resources filters have to look at again.
     touched_accounts: Vec<String>,
     /// Plans whose limits are others.
     touched_plans: Vec<String>,
@@ -238,5 +238,8 @@ impl Page {
 const FILE_NAME: &str = "latchkey.db";
 
 /// In the order in which they are applied; never edited, only added to.
-const MIGRATIONS: [&str; 2] =
-    [include_str!("../migrations/0001_records.sql"), include_str!("../migrations/0002_usage.sql")];
+const MIGRATIONS: [&str; 3] = [
+    include_str!("../migrations/0001_records.sql"),
+    include_str!("../migrations/0002_usage.sql"),
+    include_str!("../migrations/0003_reach.sql"),
+];

@@ -4,7 +4,7 @@ pub mod rate_limit;
 
 use serde_json::{Value, json};
 
-use crate::authorize::{Headers, Judgement, Rejection};
+use crate::authorize::{Headers, Judgement, MissingRight, Rejection};
 use crate::profile::Profile;
 use crate::profile::answers::{AnswerSet, AnswerTemplate};
 
@@ -25,10 +25,14 @@ impl Rejection {
     pub fn reason(&self) -> &'static str {
         match self {
             Self::AddressNotAllowed => "address_not_allowed",
+            Self::BodyPending => "body_timeout",
+            Self::BodyTooLarge => "body_too_large",
+            Self::BodyUnavailable => "body_unavailable",
             Self::ExpiredKey => "expired_key",
+            Self::Graphql(_) => "unreadable_query",
             Self::MethodOverride(_) => "method_override",
             Self::MisplacedToken => "misplaced_token",
-            Self::MissingRight { .. } => "missing_right",
+            Self::MissingRight(_) => "missing_right",
             Self::MissingToken => "missing_token",
             Self::NotReady => "not_ready",
             Self::LimitReached { .. } => "limit_reached",
@@ -36,6 +40,7 @@ impl Rejection {
             Self::Path(_) => "ambiguous_path",
             Self::UnknownToken => "unknown_token",
             Self::Unreachable => "control_plane_unreachable",
+            Self::UnsupportedBody(_) => "unsupported_body",
             Self::UnusableToken(_) => "unusable_token",
         }
     }
@@ -89,6 +94,7 @@ fn template<'a>(
     rejection: &Rejection,
 ) -> &'a AnswerTemplate {
     let answers = &profile.answers;
+    let bad_request = set.and_then(|set| set.bad_request.as_ref());
     let (special, default) = match rejection {
         Rejection::MissingToken
         | Rejection::UnusableToken(_)
@@ -96,15 +102,21 @@ fn template<'a>(
         | Rejection::ExpiredKey => {
             (set.and_then(|set| set.unauthenticated.as_ref()), &answers.unauthenticated)
         }
-        Rejection::MissingRight { .. } => {
+        Rejection::MissingRight(_) => {
             (set.and_then(|set| set.forbidden.as_ref()), &answers.forbidden)
         }
         Rejection::AddressNotAllowed => (None, &answers.address_not_allowed),
-        Rejection::Parameter(_)
+        Rejection::Graphql(_)
+        | Rejection::Parameter(_)
         | Rejection::MethodOverride(_)
         | Rejection::MisplacedToken
-        | Rejection::Path(_) => {
-            (set.and_then(|set| set.bad_request.as_ref()), &answers.bad_request)
+        | Rejection::Path(_) => (bad_request, &answers.bad_request),
+        Rejection::BodyPending => (answers.timeout.as_ref().or(bad_request), &answers.bad_request),
+        Rejection::BodyTooLarge => {
+            (answers.too_large.as_ref().or(bad_request), &answers.bad_request)
+        }
+        Rejection::UnsupportedBody(_) => {
+            (answers.unsupported_type.as_ref().or(bad_request), &answers.bad_request)
         }
         Rejection::LimitReached { limit, .. } => {
             let is_throttle = limit
@@ -112,7 +124,7 @@ fn template<'a>(
                 .is_some_and(|limit| limit.window().seconds() <= profile.throttle_seconds);
             (None, if is_throttle { &answers.throttle } else { &answers.quota })
         }
-        Rejection::NotReady | Rejection::Unreachable => {
+        Rejection::BodyUnavailable | Rejection::NotReady | Rejection::Unreachable => {
             (set.and_then(|set| set.unavailable.as_ref()), &answers.unavailable)
         }
     };
@@ -125,7 +137,7 @@ fn places(status: u16, rejection: &Rejection) -> Vec<(&'static str, Value)> {
     if let Rejection::LimitReached { retry_after_seconds, .. } = rejection {
         places.push(("retry_after", json!(retry_after_seconds)));
     }
-    if let Rejection::MissingRight { needed, held } = rejection {
+    if let Rejection::MissingRight(MissingRight { needed, held }) = rejection {
         places.push(("required_scope", json!(needed.to_string())));
         places.push(("granted_scopes", json!(held)));
     }
@@ -155,14 +167,19 @@ fn retry_after_seconds(rejection: &Rejection) -> Option<u64> {
         // The filter asks every second at least.
         Rejection::NotReady | Rejection::Unreachable => Some(1),
         Rejection::AddressNotAllowed
+        | Rejection::BodyPending
+        | Rejection::BodyTooLarge
+        | Rejection::BodyUnavailable
         | Rejection::ExpiredKey
+        | Rejection::Graphql(_)
         | Rejection::MethodOverride(_)
         | Rejection::MisplacedToken
-        | Rejection::MissingRight { .. }
+        | Rejection::MissingRight(_)
         | Rejection::MissingToken
         | Rejection::Parameter(_)
         | Rejection::Path(_)
         | Rejection::UnknownToken
+        | Rejection::UnsupportedBody(_)
         | Rejection::UnusableToken(_) => None,
     }
 }
@@ -173,6 +190,9 @@ fn title(status: u16) -> &'static str {
         400 => "Bad Request",
         401 => "Unauthorized",
         403 => "Forbidden",
+        408 => "Request Timeout",
+        413 => "Content Too Large",
+        415 => "Unsupported Media Type",
         429 => "Too Many Requests",
         503 => "Service Unavailable",
         _ => "Refused",
@@ -187,20 +207,25 @@ fn challenge(profile: &Profile, rejection: &Rejection) -> Option<String> {
         Rejection::ExpiredKey | Rejection::UnknownToken | Rejection::UnusableToken(_) => {
             Some(format!("{scheme} realm=\"{realm}\", error=\"invalid_token\""))
         }
-        Rejection::MissingRight { needed, .. } => {
+        Rejection::MissingRight(MissingRight { needed, .. }) => {
             let scope = scope_text(&needed.to_string());
             Some(format!(
                 "{scheme} realm=\"{realm}\", error=\"insufficient_scope\", scope=\"{scope}\""
             ))
         }
         Rejection::AddressNotAllowed
+        | Rejection::BodyPending
+        | Rejection::BodyTooLarge
+        | Rejection::BodyUnavailable
+        | Rejection::Graphql(_)
         | Rejection::LimitReached { .. }
         | Rejection::MethodOverride(_)
         | Rejection::MisplacedToken
         | Rejection::NotReady
         | Rejection::Parameter(_)
         | Rejection::Path(_)
-        | Rejection::Unreachable => None,
+        | Rejection::Unreachable
+        | Rejection::UnsupportedBody(_) => None,
     }
 }
 

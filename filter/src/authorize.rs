@@ -1,10 +1,11 @@
 //! Deciding a request: the stages in order, pure and with the time as an argument.
 //!
 //! [`token`] finds what the client presented, [`path`] brings the path into the one form that is
-//! judged and forwarded, the route table says what is needed, [`reach`] adds what parameters ask
-//! for, [`rights`] compares it with what the key holds, and [`charge`] counts the call. [`edits`]
-//! says how the request changes before it is forwarded or refused.
+//! judged and forwarded, the route table says what is needed, [`reach`] adds what parameters and the
+//! [`body`] ask for, [`rights`] compares it with what the key holds, and [`charge`] counts the call.
+//! [`edits`] says how the request changes before it is forwarded or refused.
 
+pub mod body;
 pub mod charge;
 pub mod edits;
 pub mod path;
@@ -23,9 +24,11 @@ use crate::profile::Profile;
 use crate::profile::carriers::Preflight;
 use crate::profile::routes::{AccessLevel, Route};
 use crate::replica::{KeyRecord, Replica};
-use edits::Edits;
+use body::Body;
+use edits::{Edits, Rewrite};
 use path::{CanonicalPath, PathError};
 use query::Query;
+use reach::{Asked, Needed};
 use token::{Found, Presented, Unusable};
 
 /// The headers of a request, pseudo-headers included; names in lower case.
@@ -50,6 +53,8 @@ impl<'a> Headers<'a> {
 pub struct Request<'a> {
     /// All headers.
     pub headers: Headers<'a>,
+    /// The body, as far as it is there; looked at only where what is needed depends on it.
+    pub body: Body<'a>,
     /// The time, in milliseconds since the epoch.
     pub now_ms: u64,
     /// Returns the client's address; asked only where it matters: for keys that are bound to networks
@@ -72,6 +77,13 @@ pub struct Judgement<'a> {
     pub holder: Option<Holder>,
     /// What the call is charged to if it is permitted.
     pub dues: Vec<Due>,
+    /// What the request needs, and why; empty if it was refused before that was known.
+    pub needed: Vec<Needed<'a>>,
+    /// Those of the key's rights by which it has what is needed.
+    pub exercised: Vec<Right>,
+    /// The right that is not held though the request is permitted, since its key or profile is in
+    /// shadow mode.
+    pub shadowed: Option<Right>,
     /// How the request changes: for the upstream if permitted, for the access log if not.
     pub edits: Edits,
     /// The route that the request is on; absent if no route lists it.
@@ -104,9 +116,21 @@ pub enum Rejection {
     /// The key may not be used from the client's address.
     #[error("the key may not be used from this address")]
     AddressNotAllowed,
+    /// The body on which the decision depends is not there yet.
+    #[error("the body did not come in time")]
+    BodyPending,
+    /// The body on which the decision depends is larger than what is judged.
+    #[error("the body is larger than is allowed here")]
+    BodyTooLarge,
+    /// The body on which the decision depends cannot be had here.
+    #[error("bodies are not read here")]
+    BodyUnavailable,
     /// The key's time is over.
     #[error("the key has expired")]
     ExpiredKey,
+    /// GraphQL that cannot be judged.
+    #[error("{0}")]
+    Graphql(String),
     /// A limit is used up.
     #[error("{}", limit_message(limit.as_ref()))]
     LimitReached {
@@ -125,13 +149,8 @@ pub enum Rejection {
     #[error("the token stands in the path or the host name")]
     MisplacedToken,
     /// The key does not hold a right.
-    #[error("the key does not hold `{needed}`")]
-    MissingRight {
-        /// What it would have to hold.
-        needed: Right,
-        /// What it holds, each as `resource:action`.
-        held: Vec<String>,
-    },
+    #[error(transparent)]
+    MissingRight(#[from] MissingRight),
     /// No token was sent.
     #[error("no token was sent")]
     MissingToken,
@@ -147,9 +166,22 @@ pub enum Rejection {
     /// Whether there is room in the limits cannot be found out.
     #[error("the control plane does not answer")]
     Unreachable,
+    /// The body on which the decision depends is of a kind that is not judged.
+    #[error("{0}")]
+    UnsupportedBody(&'static str),
     /// What was sent is no token.
     #[error(transparent)]
     UnusableToken(#[from] Unusable),
+}
+
+/// A right that a request needs and its key does not hold.
+#[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
+#[error("the key does not hold `{needed}`")]
+pub struct MissingRight {
+    /// What it would have to hold.
+    pub needed: Right,
+    /// What it holds, each as `resource:action`.
+    pub held: Vec<String>,
 }
 
 /// Decides a request.
@@ -178,14 +210,28 @@ pub fn authorize<'a>(
     let route = path.as_ref().ok().and_then(|path| profile.routes.find(method, &path.segments));
     let target = Target { text: target, raw_path, path, is_token_in_path, query, method, route };
 
-    let mut edits = Edits::stripping(profile, request.headers, &target, &found);
-    let mut holder = None;
-    let mut dues = Vec::new();
-    let outcome = decide(profile, replica, request, &target, &found, (&mut holder, &mut dues));
-    if let (Ok(Permit::Key), Some(holder)) = (&outcome, &holder) {
-        edits.identify(holder);
+    let edits = Edits::stripping(profile, request.headers, &target, &found);
+    let mut judgement = Judgement {
+        outcome: Err(Rejection::NotReady),
+        holder: None,
+        dues: Vec::new(),
+        needed: Vec::new(),
+        exercised: Vec::new(),
+        shadowed: None,
+        edits,
+        route,
+        token_in_query: found.in_query,
+    };
+    let mut rewrites = Vec::new();
+    let case = Case { profile, replica, request, target: &target, found: &found };
+    judgement.outcome = decide(&case, &mut judgement, &mut rewrites);
+    if let (Ok(Permit::Key), Some(holder)) = (&judgement.outcome, &judgement.holder) {
+        judgement.edits.identify(holder);
+        if !rewrites.is_empty() {
+            judgement.edits.forward(profile, &target, &found, &rewrites);
+        }
     }
-    Judgement { outcome, holder, dues, edits, route, token_in_query: found.in_query }
+    judgement
 }
 
 fn limit_message(limit: Option<&Limit>) -> String {
@@ -199,25 +245,33 @@ fn limit_message(limit: Option<&Limit>) -> String {
 }
 
 /// What the request line says.
-struct Target<'a> {
+struct Target<'a, 'r> {
     /// Path and query as they were sent.
-    text: &'a str,
-    raw_path: &'a str,
+    text: &'r str,
+    raw_path: &'r str,
     path: Result<CanonicalPath, PathError>,
     is_token_in_path: bool,
-    query: Query<'a>,
-    method: &'a str,
+    query: Query<'r>,
+    method: &'r str,
     route: Option<&'a Route>,
 }
 
-fn decide(
-    profile: &Profile,
-    replica: Option<&Replica>,
-    request: &Request<'_>,
-    target: &Target<'_>,
-    found: &Found<'_>,
-    (holder, dues): (&mut Option<Holder>, &mut Vec<Due>),
+/// A request with all that decides it.
+struct Case<'a, 'r> {
+    profile: &'a Profile,
+    replica: Option<&'r Replica>,
+    request: &'r Request<'r>,
+    target: &'r Target<'a, 'r>,
+    found: &'r Found<'r>,
+}
+
+/// Runs the stages in order; what they learn goes into the judgement, however it ends.
+fn decide<'a>(
+    case: &Case<'a, '_>,
+    judgement: &mut Judgement<'a>,
+    rewrites: &mut Vec<Rewrite>,
 ) -> Result<Permit, Rejection> {
+    let Case { profile, replica, request, target, found } = *case;
     let path = target.path.as_ref().map_err(|error| *error)?;
     if target.query.text().contains('#') {
         return Err(PathError::Fragment.into());
@@ -234,7 +288,7 @@ fn decide(
     let access = target.route.map_or(&profile.unlisted, |route| &route.access);
     let token = match &found.presented {
         Presented::Nothing if access.level == AccessLevel::Public => {
-            *dues = charge::dues_of_anonymous(profile, replica, request)?;
+            judgement.dues = charge::dues_of_anonymous(profile, replica, request)?;
             return Ok(Permit::Anonymous);
         }
         Presented::Nothing => return Err(Rejection::MissingToken),
@@ -243,12 +297,34 @@ fn decide(
     };
     let replica = replica.ok_or(Rejection::NotReady)?;
     let key = replica.find(&KeyHash::of(token)).ok_or(Rejection::UnknownToken)?;
-    *holder = Some(Holder { account: Arc::clone(&key.account.id), key: Arc::clone(&key.id) });
+    let (account, id) = (Arc::clone(&key.account.id), Arc::clone(&key.id));
+    judgement.holder = Some(Holder { account, key: id });
     authenticate(key, request)?;
-    *dues = charge::dues_of_key(key);
+    judgement.dues = charge::dues_of_key(key);
 
-    let needed = reach::needed(target.route, access, &path.segments, &target.query)?;
-    rights::check(profile, access, &needed, key)?;
+    let is_enforced = profile.enforce && !key.is_shadowed;
+    let asked = Asked {
+        profile,
+        route: target.route,
+        access,
+        method: target.method,
+        segments: &path.segments,
+        query: &target.query,
+        request,
+        key,
+        is_enforced,
+    };
+    let reach = reach::reach(&asked)?;
+    judgement.needed = reach.needed;
+    *rewrites = reach.rewrites;
+    match rights::check(profile, access, &judgement.needed, key) {
+        Ok(exercised) => judgement.exercised = exercised,
+        Err(missing) if is_enforced => return Err(missing.into()),
+        Err(missing) => {
+            judgement.exercised = rights::exercised(profile, &judgement.needed, key);
+            judgement.shadowed = Some(missing.needed);
+        }
+    }
     Ok(Permit::Key)
 }
 
@@ -272,7 +348,7 @@ fn authenticate(key: &KeyRecord, request: &Request<'_>) -> Result<(), Rejection>
 fn refuse_method_override(
     profile: &Profile,
     headers: Headers<'_>,
-    target: &Target<'_>,
+    target: &Target<'_, '_>,
 ) -> Result<(), Rejection> {
     for (name, value) in headers.0 {
         let said =

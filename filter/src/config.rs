@@ -15,6 +15,9 @@ pub struct Config {
     /// How long a request waits for the first snapshot, in milliseconds.
     #[serde(default = "default_startup_wait_ms")]
     pub startup_wait_ms: u64,
+    /// Largest body that is judged, in bytes.
+    #[serde(default = "default_max_body_bytes")]
+    pub max_body_bytes: usize,
     /// What happens to calls that are limited while the control plane cannot be asked.
     #[serde(default)]
     pub when_unreachable: WhenUnreachable,
@@ -125,6 +128,12 @@ impl Config {
                 self.startup_wait_ms
             ));
         }
+        if !(1..=MAX_BODY_BYTES).contains(&self.max_body_bytes) {
+            return Err(format!(
+                "`max_body_bytes`: expected 1 to {MAX_BODY_BYTES}, found {}",
+                self.max_body_bytes
+            ));
+        }
         Ok(())
     }
 }
@@ -140,6 +149,13 @@ fn default_edge_token_env() -> String {
 const fn default_startup_wait_ms() -> u64 {
     2_000
 }
+
+const fn default_max_body_bytes() -> usize {
+    256 << 10
+}
+
+/// Largest body that may be configured, in bytes: what Envoy buffers of a connection by default.
+const MAX_BODY_BYTES: usize = 1 << 20;
 
 /// Longest wait that may be configured, in milliseconds: past it Envoy's own time-outs answer.
 const MAX_STARTUP_WAIT_MS: u64 = 10_000;
@@ -158,6 +174,7 @@ mod tests {
     fn smallest_configuration_has_defaults() {
         let config = Config::parse(config(r#"{"cluster": "c"}"#, "").as_bytes()).unwrap();
         assert_eq!(config.startup_wait_ms, 2_000);
+        assert_eq!(config.max_body_bytes, 262_144);
         assert_eq!(config.control_plane.edge_token_env, "LATCHKEY_EDGE_TOKEN");
         assert_eq!(config.profile.name, "flotiq");
         assert_eq!(config.when_unreachable, WhenUnreachable::Deny);
@@ -178,6 +195,8 @@ mod tests {
             (config(r#"{"cluster": "c", "retries": 3}"#, ""), "retries"),
             (config(r#"{"cluster": "c"}"#, r#""startup_wait_ms": "2s","#), "startup_wait_ms"),
             (config(r#"{"cluster": "c"}"#, r#""startup_wait_ms": 99999,"#), "startup_wait_ms"),
+            (config(r#"{"cluster": "c"}"#, r#""max_body_bytes": 0,"#), "max_body_bytes"),
+            (config(r#"{"cluster": "c"}"#, r#""max_body_bytes": 1048577,"#), "max_body_bytes"),
             (config(r#"{"cluster": "c"}"#, r#""when_unreachable": "maybe","#), "when_unreachable"),
         ] {
             let error = Config::parse(json.as_bytes()).unwrap_err();

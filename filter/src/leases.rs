@@ -12,11 +12,11 @@ mod server_clock;
 
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
-use std::sync::Arc;
 
 use latchkey_protocol::lease::{LeaseAnswer, LeaseCall, LeaseRequest, MAX_ENTRIES};
-use latchkey_protocol::{Limit, Subject};
+use latchkey_protocol::{Limit, Right, Subject};
 
+use crate::authorize::Holder;
 use exchange::Exchange;
 use pool::{Look, Pool};
 use reports::Reports;
@@ -193,10 +193,10 @@ impl Leases {
         true
     }
 
-    /// Counts a call for the key with which it was made.
-    pub fn note_use(&mut self, account: &Arc<str>, key: &Arc<str>, now: Moment) {
+    /// Counts a call for the key with which it was made, and notes the rights that it took.
+    pub fn note_use(&mut self, holder: &Holder, exercised: &[Right], now: Moment) {
         let at_ms = self.server_ms(now);
-        self.reports.add_use(account, key, at_ms);
+        self.reports.add_use(holder, exercised, at_ms);
         self.reports.by(now.steady_ms() + REPORT_MS);
     }
 

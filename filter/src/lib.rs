@@ -27,3 +27,4 @@ pub mod leases;
 pub mod poller;
 pub mod profile;
 pub mod replica;
+pub mod resources;

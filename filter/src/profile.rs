@@ -1,11 +1,13 @@
 //! API profiles: how one HTTP API is read, as data.
 //!
 //! A profile is a JSON file. It says where the token is carried ([`carriers`]), what each route
-//! needs ([`routes`]), how refusals look ([`answers`]), and what the API's keys are like
-//! ([`keys`]). The code knows no API by name: another API is another file.
+//! needs ([`routes`]) and how a GraphQL schema names it ([`graphql`]), how refusals look
+//! ([`answers`]), and what the API's keys are like ([`keys`]). The code knows no API by name: another
+//! API is another file.
 
 pub mod answers;
 pub mod carriers;
+pub mod graphql;
 pub mod keys;
 pub mod routes;
 
@@ -53,6 +55,14 @@ pub struct Profile {
     pub routes: RouteTable,
     /// What a request needs that no route lists.
     pub unlisted: Access,
+    /// What happens to a read that asks for more relation steps than its key may read.
+    pub hydration: TooDeep,
+    /// Whether GraphQL queries may ask for the schema.
+    pub introspection: Permission,
+    /// Whether user defined keys may use GraphQL.
+    pub graphql_scoped_keys: Permission,
+    /// Whether requests are refused for want of a right; else that is noted and they pass.
+    pub enforce: bool,
     /// How refusals look.
     pub answers: Answers,
     /// Answers that differ on routes that name the set.
@@ -63,6 +73,28 @@ pub struct Profile {
     pub rate_limit_headers: Vec<RateLimitHeaders>,
     /// Headers of every refusal.
     pub refusal_headers: BTreeMap<String, String>,
+}
+
+/// What happens to a read that asks for more relation steps than its key may read.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum TooDeep {
+    /// It is refused.
+    #[default]
+    Deny,
+    /// It goes on with as many steps as the key may read.
+    Lower,
+}
+
+/// Whether something may be done.
+#[derive(Clone, Copy, Debug, Default, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum Permission {
+    /// It may.
+    #[default]
+    Allow,
+    /// It may not.
+    Deny,
 }
 
 impl Profile {
@@ -124,6 +156,14 @@ struct ProfileFile {
     implied_actions: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     routes: Vec<Route>,
     unlisted: Access,
+    #[serde(default)]
+    hydration: TooDeep,
+    #[serde(default)]
+    introspection: Permission,
+    #[serde(default)]
+    graphql_scoped_keys: Permission,
+    #[serde(default = "enforced")]
+    enforce: bool,
     answers: Answers,
     #[serde(default)]
     answer_sets: BTreeMap<String, AnswerSet>,
@@ -186,6 +226,10 @@ impl TryFrom<ProfileFile> for Profile {
             method_override: file.method_override,
             implied_actions: file.implied_actions,
             unlisted: file.unlisted,
+            hydration: file.hydration,
+            introspection: file.introspection,
+            graphql_scoped_keys: file.graphql_scoped_keys,
+            enforce: file.enforce,
             answers: file.answers,
             answer_sets: file.answer_sets,
             throttle_seconds: file.throttle_seconds,
@@ -198,6 +242,10 @@ impl TryFrom<ProfileFile> for Profile {
 /// A minute: shorter windows are there against bursts.
 const fn default_throttle_seconds() -> u64 {
     60
+}
+
+const fn enforced() -> bool {
+    true
 }
 
 fn check_name(field: &str, name: &str) -> Result<(), String> {
@@ -249,6 +297,11 @@ mod tests {
             (r#""status": 401"#, r#""status": "401""#, "answers.unauthenticated.status"),
             (r#""challenge": "ApiKey""#, r#""challenge": "Api Key""#, "`challenge`"),
             (r#""application_keys": true,"#, r#""application_keyz": true,"#, "keys"),
+            (r#""max_steps": 2"#, r#""max_steps": 0"#, "hydration.max_steps"),
+            (r#"["{type}", "{type}List"]"#, r#"["{name}"]"#, "graphql.root_fields"),
+            (r#"["{type}", "{type}List"]"#, "[]", "graphql.root_fields"),
+            (r#""introspection": "allow""#, r#""introspection": "no""#, "introspection"),
+            (r#""enforce": true"#, r#""enforce": "no""#, "enforce"),
         ] {
             let broken = flotiq.replacen(from, to, 1);
             assert_ne!(broken, flotiq, "{from}");

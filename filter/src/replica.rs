@@ -11,6 +11,8 @@ use hashbrown::HashMap;
 use ipnet::IpNet;
 use latchkey_protocol::{Identity, KeyHash, KeyKind, Limit, Revision, RightSet, Update};
 
+use crate::resources::Resources;
+
 /// All usable keys of one profile, as of a revision.
 #[derive(Debug)]
 pub struct Replica {
@@ -21,6 +23,7 @@ pub struct Replica {
     anonymous_limits: Rc<[Limit]>,
     right_sets: BTreeSet<Rc<RightSet>>,
     network_sets: BTreeSet<Rc<[IpNet]>>,
+    resource_sets: BTreeSet<Rc<Resources>>,
     /// Number of sets at which those that no key uses any more are dropped.
     sweep_at: usize,
 }
@@ -38,6 +41,8 @@ pub struct KeyRecord {
     pub limits: Option<Rc<[Limit]>>,
     /// What the key holds.
     pub rights: Rc<RightSet>,
+    /// Whether what its rights forbid is noted and let through.
+    pub is_shadowed: bool,
     /// Networks from which it may be used; absent, all.
     pub networks: Option<Rc<[IpNet]>>,
     /// First moment at which the token is no longer valid, in milliseconds since the epoch.
@@ -50,6 +55,7 @@ pub struct AccountRecord {
     /// Its id.
     pub id: Arc<str>,
     limits: RefCell<AccountLimits>,
+    resources: RefCell<Rc<Resources>>,
 }
 
 /// The limits of an account that count calls with an API key.
@@ -66,6 +72,12 @@ impl AccountRecord {
     #[must_use]
     pub fn limits(&self) -> AccountLimits {
         self.limits.borrow().clone()
+    }
+
+    /// Returns its resources, as of the last update.
+    #[must_use]
+    pub fn resources(&self) -> Rc<Resources> {
+        Rc::clone(&self.resources.borrow())
     }
 }
 
@@ -116,6 +128,7 @@ impl Replica {
             anonymous_limits: Rc::from([]),
             right_sets: BTreeSet::new(),
             network_sets: BTreeSet::new(),
+            resource_sets: BTreeSet::new(),
             sweep_at: MIN_SWEEP,
         }
     }
@@ -171,9 +184,12 @@ impl Replica {
     ///
     /// An [`UpdateError`] if it contradicts itself; the replica is unchanged.
     pub fn add(&mut self, update: Update) -> Result<(), UpdateError> {
-        let (records, changed) = self.records(&update)?;
-        for (account, limits) in changed {
+        let Parts { records, limits, resources } = self.parts(&update)?;
+        for (account, limits) in limits {
             account.limits.replace(limits);
+        }
+        for (account, resources) in resources {
+            account.resources.replace(resources);
         }
         let anonymous_limits = update.anonymous_limits.as_slice();
         if *self.anonymous_limits != *anonymous_limits {
@@ -187,9 +203,8 @@ impl Replica {
         Ok(())
     }
 
-    /// Returns what an update's tokens stand for, and the limits to give to accounts; nothing that is
-    /// in use is changed.
-    fn records(&mut self, update: &Update) -> Result<Parts, UpdateError> {
+    /// Returns what an update brings; nothing that is in use is changed.
+    fn parts(&mut self, update: &Update) -> Result<Parts, UpdateError> {
         let tokens = &update.tokens;
         let count = tokens.hashes.len();
         let lengths = [
@@ -226,14 +241,23 @@ impl Replica {
                 Some(account) => Rc::clone(account),
                 None => {
                     let id: Arc<str> = Arc::from(id.as_str());
-                    let limits = RefCell::new(limits.clone());
-                    let account = Rc::new(AccountRecord { id: Arc::clone(&id), limits });
+                    let account = Rc::new(AccountRecord {
+                        id: Arc::clone(&id),
+                        limits: RefCell::new(limits.clone()),
+                        resources: RefCell::default(),
+                    });
                     self.accounts.insert(id, Rc::clone(&account));
                     account
                 }
             };
             changed.push((Rc::clone(&account), limits));
             accounts.push(account);
+        }
+        let mut resources = Vec::with_capacity(update.resources.len());
+        for given in &update.resources {
+            let account = entry("accounts", &accounts, given.account)?;
+            let known = Rc::new(Resources::new(&given.resources));
+            resources.push((account, intern(&mut self.resource_sets, known)));
         }
         let right_sets: Vec<Rc<RightSet>> = update
             .right_sets
@@ -261,11 +285,18 @@ impl Replica {
                 account: entry("accounts", &accounts, *account)?,
                 limits: (!limits.is_empty()).then_some(limits),
                 rights: entry("right_sets", &right_sets, *rights)?,
+                is_shadowed: false,
                 networks: entry("network_sets", &network_sets, *networks)?,
                 expires_at_ms: NonZeroU64::new(expires_at_ms),
             });
         }
-        Ok((records, changed))
+        for &position in &tokens.shadowed {
+            let at = usize::try_from(position).ok();
+            let record = at.and_then(|at| records.get_mut(at));
+            let out_of_range = UpdateError::Index { table: "tokens", index: position };
+            record.ok_or(out_of_range)?.is_shadowed = true;
+        }
+        Ok(Parts { records, limits: changed, resources })
     }
 
     /// Returns the limits of a set that count calls as one identity apart, or all calls.
@@ -288,17 +319,23 @@ impl Replica {
         self.limit_sets.retain(|limits| Rc::strong_count(limits) > 1);
         self.right_sets.retain(|rights| Rc::strong_count(rights) > 1);
         self.network_sets.retain(|networks| Rc::strong_count(networks) > 1);
+        self.resource_sets.retain(|resources| Rc::strong_count(resources) > 1);
         self.sweep_at = MIN_SWEEP.max(2 * self.sets());
     }
 
     fn sets(&self) -> usize {
-        let shared = self.right_sets.len() + self.network_sets.len() + self.limit_sets.len();
-        self.accounts.len() + shared
+        let of_keys = self.right_sets.len() + self.network_sets.len() + self.limit_sets.len();
+        self.accounts.len() + self.resource_sets.len() + of_keys
     }
 }
 
-/// What an update brings: tokens' records in the order of their hashes, and accounts' limits.
-type Parts = (Vec<KeyRecord>, Vec<(Rc<AccountRecord>, AccountLimits)>);
+/// What an update brings.
+struct Parts {
+    /// What its tokens stand for, in the order of their hashes.
+    records: Vec<KeyRecord>,
+    limits: Vec<(Rc<AccountRecord>, AccountLimits)>,
+    resources: Vec<(Rc<AccountRecord>, Rc<Resources>)>,
+}
 
 fn intern<T: Ord + ?Sized>(known: &mut BTreeSet<Rc<T>>, value: Rc<T>) -> Rc<T> {
     if let Some(same) = known.get(&value) {
@@ -346,7 +383,7 @@ const MIN_SWEEP: usize = 1024;
 
 #[cfg(test)]
 mod tests {
-    use latchkey_protocol::{Rule, TokenColumns};
+    use latchkey_protocol::{AccountResources, Resource, Rule, TokenColumns};
     use proptest::prelude::*;
 
     use super::*;
@@ -362,19 +399,12 @@ mod tests {
     fn delta(base: u64, added: &[u8], removed: &[u8]) -> Update {
         let count = added.len();
         Update {
-            revision: revision(base + 1),
             base: Some(revision(base)),
-            page: 0,
-            pages: 1,
             accounts: vec!["acme".to_owned()],
-            account_limits: vec![0],
-            limit_sets: vec![],
-            anonymous_limits: vec![],
             right_sets: vec![RightSet::from(vec![Rule {
                 resource: "*".to_owned(),
                 actions: vec!["read".to_owned()],
             }])],
-            network_sets: vec![],
             tokens: TokenColumns {
                 hashes: added.iter().map(|&id| hash(id)).collect(),
                 keys: added.iter().map(|id| format!("key_{id}")).collect(),
@@ -383,10 +413,10 @@ mod tests {
                 right_sets: vec![0; count],
                 expires_at_ms: vec![0; count],
                 network_sets: vec![0; count],
-                limit_sets: vec![0; count],
+                ..TokenColumns::default()
             },
             removed_tokens: removed.iter().map(|&id| hash(id)).collect(),
-            recalls: vec![],
+            ..Update::empty(revision(base + 1))
         }
     }
 
@@ -415,6 +445,24 @@ mod tests {
     }
 
     #[test]
+    fn resources_stay_until_others_come() {
+        let mut replica = Replica::empty(revision(0));
+        let mut first = delta(0, &[1], &[]);
+        let posts = Resource { name: "posts".to_owned(), relations: BTreeMap::new() };
+        first.resources = vec![AccountResources { account: 0, resources: vec![posts] }];
+        apply(&mut replica, first).unwrap();
+        apply(&mut replica, delta(1, &[2], &[])).unwrap();
+        let knows_posts = |replica: &Replica| {
+            replica.find(&hash(2)).unwrap().account.resources().find("posts").is_some()
+        };
+        assert!(knows_posts(&replica));
+        let mut none = delta(2, &[], &[]);
+        none.resources = vec![AccountResources { account: 0, resources: vec![] }];
+        apply(&mut replica, none).unwrap();
+        assert!(!knows_posts(&replica));
+    }
+
+    #[test]
     fn rejected_update_changes_nothing() {
         let mut replica = Replica::empty(revision(0));
         apply(&mut replica, delta(0, &[1], &[])).unwrap();
@@ -429,9 +477,15 @@ mod tests {
         rights.tokens.right_sets = vec![u32::MAX];
         let mut networks = delta(1, &[2], &[1]);
         networks.tokens.network_sets = vec![1];
+        let mut shadowed = delta(1, &[2], &[1]);
+        shadowed.tokens.shadowed = vec![1];
+        let mut resources = delta(1, &[2], &[1]);
+        resources.resources = vec![AccountResources { account: 1, resources: vec![] }];
         let mut network = delta(1, &[2], &[1]);
         network.network_sets = vec![vec!["10.0.0.0/99".to_owned()]];
-        for bad in [gap, other_store, columns, account, rights, networks, network] {
+        for bad in
+            [gap, other_store, columns, account, rights, networks, shadowed, resources, network]
+        {
             assert!(apply(&mut replica, bad.clone()).is_err(), "{bad:?}");
             assert_eq!(replica.revision(), revision(1));
             assert_eq!((replica.find(&hash(1)).is_some(), replica.len()), (true, 1), "{bad:?}");

@@ -11,7 +11,7 @@ use std::sync::Arc;
 
 use serde::{Deserialize, Serialize};
 
-use crate::{Identity, Limit};
+use crate::{Identity, Limit, Right};
 
 /// Path of the call on the control plane.
 pub const PATH: &str = "/edge/v1/leases";
@@ -119,6 +119,9 @@ pub struct KeyUsage {
     pub last_used_at_ms: u64,
     /// How many.
     pub count: u64,
+    /// Those of the key's rights without which some of them would have been refused.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub rights: Vec<Right>,
 }
 
 /// A wish for a lease.
@@ -217,6 +220,7 @@ mod tests {
                 key: "key_1".into(),
                 last_used_at_ms: 1500,
                 count: 5,
+                rights: vec![Right::new("posts", "read")],
             }],
             requests: vec![
                 LeaseRequest { subject: acme, amount: 10, waiting: 2, at_ms: None },
@@ -235,7 +239,8 @@ mod tests {
             "instance": "edge-1", "worker": "w1", "sequence": 7,
             "reports": [{"lease": 5, "spent": 3, "is_closed": true}],
             "credits": [{"subject": {"account": {"account": "acme"}}, "at_ms": 1000, "count": 2}],
-            "usage": [{"account": "acme", "key": "key_1", "last_used_at_ms": 1500, "count": 5}],
+            "usage": [{"account": "acme", "key": "key_1", "last_used_at_ms": 1500, "count": 5,
+                       "rights": ["posts:read"]}],
             "requests": [
                 {"subject": {"account": {"account": "acme"}}, "amount": 10, "waiting": 2},
                 {"subject": {"address": {"profile": "fltr", "address": "192.0.2.1"}}, "amount": 1,

@@ -14,6 +14,7 @@
 pub mod lease;
 pub mod limit;
 pub mod poll;
+pub mod resource;
 pub mod revision;
 pub mod right;
 pub mod token;
@@ -22,8 +23,9 @@ pub mod window;
 
 pub use lease::Subject;
 pub use limit::{Identity, Limit};
+pub use resource::{Relation, Resource};
 pub use revision::Revision;
 pub use right::{Right, RightSet, Rule};
 pub use token::{KeyHash, PlainToken, TokenFormat};
-pub use update::{KeyKind, TokenColumns, Update};
+pub use update::{AccountResources, KeyKind, TokenColumns, Update};
 pub use window::Window;

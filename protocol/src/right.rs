@@ -8,8 +8,9 @@ use serde::{Deserialize, Serialize};
 /// Stands for every resource of an account, or every action on one.
 pub const EVERY: &str = "*";
 
-/// One (resource, action), written `resource:action`.
-#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash)]
+/// One (resource, action), written `resource:action`; everything is `*`.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
+#[serde(try_from = "String", into = "String")]
 pub struct Right {
     /// Name of the resource, or [`EVERY`].
     pub resource: String,
@@ -44,12 +45,29 @@ impl FromStr for Right {
     type Err = ParseRightError;
 
     fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if text == EVERY {
+            return Ok(Self::new(EVERY, EVERY));
+        }
         match text.rsplit_once(':') {
             Some((resource, action)) if !resource.is_empty() && !action.is_empty() => {
                 Ok(Self::new(resource, action))
             }
             Some(_) | None => Err(ParseRightError(text.to_owned())),
         }
+    }
+}
+
+impl TryFrom<String> for Right {
+    type Error = ParseRightError;
+
+    fn try_from(text: String) -> Result<Self, Self::Error> {
+        text.parse()
+    }
+}
+
+impl From<Right> for String {
+    fn from(right: Right) -> Self {
+        right.to_string()
     }
 }
 
@@ -182,7 +200,7 @@ mod tests {
 
     #[test]
     fn right_is_parsed_and_shown_alike() {
-        for text in ["posts:read", "*:read", "posts:*", "a:b:c"] {
+        for text in ["posts:read", "*:read", "posts:*", "a:b:c", "*"] {
             assert_eq!(text.parse::<Right>().unwrap().to_string(), text);
         }
         for text in ["", "posts", ":read", "posts:"] {

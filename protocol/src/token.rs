@@ -65,6 +65,13 @@ impl PlainToken {
     }
 }
 
+/// What a client presented, of whatever form.
+impl From<String> for PlainToken {
+    fn from(token: String) -> Self {
+        Self(token)
+    }
+}
+
 impl fmt::Debug for PlainToken {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("PlainToken(redacted)")

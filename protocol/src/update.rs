@@ -4,7 +4,7 @@ use base64::Engine;
 use base64::engine::general_purpose::STANDARD;
 use serde::{Deserialize, Deserializer, Serialize, Serializer, de};
 
-use crate::{KeyHash, Limit, Revision, RightSet, Subject};
+use crate::{KeyHash, Limit, Resource, Revision, RightSet, Subject};
 
 /// One page of a snapshot, or a delta.
 ///
@@ -36,6 +36,10 @@ pub struct Update {
     /// Limits of each client address that calls without a token.
     #[serde(default)]
     pub anonymous_limits: Vec<Limit>,
+    /// Resources of accounts, all that an account has; those of accounts that are not here stay as
+    /// they are. A snapshot has them on the first page that refers to the account.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub resources: Vec<AccountResources>,
     /// Sets of rights that `tokens` refers to.
     #[serde(default)]
     pub right_sets: Vec<RightSet>,
@@ -55,25 +59,41 @@ pub struct Update {
 }
 
 impl Update {
-    /// Returns a delta without content that asks for leases back.
+    /// Returns a snapshot without content.
     #[must_use]
-    pub fn recall(revision: Revision, recalls: Vec<Subject>) -> Self {
+    pub fn empty(revision: Revision) -> Self {
         Self {
             revision,
-            base: Some(revision),
+            base: None,
             page: 0,
             pages: 1,
             accounts: Vec::new(),
             account_limits: Vec::new(),
             limit_sets: Vec::new(),
             anonymous_limits: Vec::new(),
+            resources: Vec::new(),
             right_sets: Vec::new(),
             network_sets: Vec::new(),
             tokens: TokenColumns::default(),
             removed_tokens: Vec::new(),
-            recalls,
+            recalls: Vec::new(),
         }
     }
+
+    /// Returns a delta without content that asks for leases back.
+    #[must_use]
+    pub fn recall(revision: Revision, recalls: Vec<Subject>) -> Self {
+        Self { base: Some(revision), recalls, ..Self::empty(revision) }
+    }
+}
+
+/// All resources of an account.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct AccountResources {
+    /// Index into [`Update::accounts`].
+    pub account: u32,
+    /// The resources.
+    pub resources: Vec<Resource>,
 }
 
 /// Tokens, one per index, in columns of equal length.
@@ -98,6 +118,10 @@ pub struct TokenColumns {
     /// Indices into [`Update::limit_sets`], plus one, of the keys' own limits; 0 is without.
     #[serde(default)]
     pub limit_sets: Vec<u32>,
+    /// Positions, ascending, of the tokens whose keys are in shadow mode: what their rights forbid is
+    /// noted and let through.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub shadowed: Vec<u32>,
 }
 
 /// What sort of key it is; decides with its rights what it may do.
@@ -174,6 +198,13 @@ mod tests {
                 identity: None,
             }]],
             anonymous_limits: vec![],
+            resources: vec![AccountResources {
+                account: 0,
+                resources: vec![Resource {
+                    name: "posts".to_owned(),
+                    relations: std::collections::BTreeMap::new(),
+                }],
+            }],
             right_sets: vec![RightSet::from(vec![crate::Rule {
                 resource: "posts".to_owned(),
                 actions: vec!["read".to_owned()],
@@ -188,11 +219,12 @@ mod tests {
                 expires_at_ms: vec![0],
                 network_sets: vec![1],
                 limit_sets: vec![0],
+                shadowed: vec![0],
             },
             removed_tokens: vec![KeyHash::from_bytes([0xff; 32])],
             recalls: vec![],
         };
-        let wire = r#"{"revision":"2-0000000000000001","base":"1-0000000000000007","page":0,"pages":1,"accounts":["acme"],"account_limits":[1],"limit_sets":[[{"name":"calls","amount":9,"bucket_seconds":60,"buckets":2}]],"anonymous_limits":[],"right_sets":[[{"resource":"posts","actions":["read"]}]],"network_sets":[["10.0.0.0/8"]],"tokens":{"hashes":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","keys":["key_1"],"kinds":["user_defined"],"accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[1],"limit_sets":[0]},"removed_tokens":"//////////////////////////////////////////8="}"#;
+        let wire = r#"{"revision":"2-0000000000000001","base":"1-0000000000000007","page":0,"pages":1,"accounts":["acme"],"account_limits":[1],"limit_sets":[[{"name":"calls","amount":9,"bucket_seconds":60,"buckets":2}]],"anonymous_limits":[],"resources":[{"account":0,"resources":[{"name":"posts","relations":{}}]}],"right_sets":[[{"resource":"posts","actions":["read"]}]],"network_sets":[["10.0.0.0/8"]],"tokens":{"hashes":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","keys":["key_1"],"kinds":["user_defined"],"accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[1],"limit_sets":[0],"shadowed":[0]},"removed_tokens":"//////////////////////////////////////////8="}"#;
         assert_eq!(serde_json::to_string(&update).unwrap(), wire);
         assert_eq!(serde_json::from_str::<Update>(wire).unwrap(), update);
     }

@@ -156,6 +156,7 @@ fn application_keys(profile: &Profile) -> Vec<NewKey> {
         name: name.to_owned(),
         kind,
         rules: vec![Rule { resource: EVERY.to_owned(), actions: vec![action.to_owned()] }],
+        enforce: true,
         environment: None,
         note: None,
         expires_at: None,

@@ -20,6 +20,18 @@ impl Fields {
         if self.0.is_empty() { Ok(()) } else { Err(ApiError::Fields(self.0)) }
     }
 
+    /// Notes that a field cannot be taken as it is.
+    pub(crate) fn refuse(&mut self, field: &str, message: &str) {
+        self.add(field, message);
+    }
+
+    /// Checks the method of a request.
+    pub(crate) fn method(&mut self, field: &str, method: &str) {
+        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
+            self.add(field, format!("expected a method in capitals, found `{method}`"));
+        }
+    }
+
     fn add(&mut self, field: &str, message: impl Into<String>) {
         self.0.push(FieldError { field: field.to_owned(), message: message.into() });
     }

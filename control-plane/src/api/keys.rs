@@ -25,6 +25,10 @@ pub(crate) struct CreateKey {
     name: String,
     /// What it may do. May be absent where the profile has no Application keys: then everything.
     rules: Option<Vec<Rule>>,
+    /// Whether its rules refuse requests; else what they would refuse is noted and let through.
+    #[serde(default = "enforced")]
+    #[schema(default = true)]
+    enforce: bool,
     /// First moment at which it is no longer valid; never if absent.
     expires_at: Option<Time>,
     /// Where it is meant to be used, such as `production`.
@@ -44,6 +48,8 @@ pub(crate) struct EditKey {
     name: Option<String>,
     #[serde(default, deserialize_with = "present")]
     rules: Option<Vec<Rule>>,
+    #[serde(default, deserialize_with = "present")]
+    enforce: Option<bool>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Time>)]
     expires_at: Option<Option<Time>>,
@@ -136,6 +142,7 @@ pub(crate) async fn create(
         name: body.name,
         kind: KeyKind::UserDefined,
         rules,
+        enforce: body.enforce,
         environment: body.environment,
         note: body.note,
         expires_at: body.expires_at,
@@ -198,6 +205,7 @@ pub(crate) async fn edit(
     let patch = KeyPatch {
         name: body.name,
         rules: body.rules,
+        enforce: body.enforce,
         environment: body.environment,
         note: body.note,
         expires_at: body.expires_at,
@@ -290,6 +298,10 @@ async fn set_suspended(
         })
         .await?;
     Ok(Json(key))
+}
+
+const fn enforced() -> bool {
+    true
 }
 
 fn check_texts(fields: &mut Fields, environment: Option<&str>, note: Option<&str>) {

@@ -7,6 +7,7 @@ use axum::extract::State;
 use axum::http::StatusCode;
 use latchkey_filter::profile::keys::KeyRules;
 use latchkey_protocol::right::EVERY;
+use latchkey_protocol::{Relation, Resource};
 use serde::Deserialize;
 use utoipa::ToSchema;
 
@@ -15,7 +16,7 @@ use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
-use crate::store::{self, Origin, Relation, Resource};
+use crate::store::{self, Origin};
 
 /// A resource to make or replace.
 #[derive(Debug, Deserialize, ToSchema)]
@@ -23,7 +24,8 @@ use crate::store::{self, Origin, Relation, Resource};
 pub(crate) struct PutResource {
     /// As in the path, if given.
     name: Option<String>,
-    /// Field → the content types that it may point at, or `"*"`.
+    /// Field → the content types that it may point at, or `"*"`. A field within a list or an object
+    /// is named by its path, such as `sections.author`.
     #[serde(default)]
     relations: BTreeMap<String, Relation>,
 }
@@ -59,7 +61,8 @@ pub(crate) async fn get(
 #[utoipa::path(put, path = "/accounts/{account}/resources/{name}",
     params(("account" = String, Path), ("name" = String, Path)), request_body = PutResource,
     responses((status = 200, body = Resource), (status = 201, body = Resource),
-        (status = 400, body = Problem), (status = 404, body = Problem)))]
+        (status = 400, body = Problem), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
 pub(crate) async fn put(
     State(app): State<App>,
     Path((account, name)): Path<(String, String)>,

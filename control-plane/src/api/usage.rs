@@ -4,7 +4,8 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
-use latchkey_protocol::{Identity, Limit, Subject, Window};
+use latchkey_protocol::right::EVERY;
+use latchkey_protocol::{Identity, KeyKind, Limit, Right, RightSet, Rule, Subject, Window};
 use rusqlite::Connection;
 use serde::Serialize;
 use utoipa::ToSchema;
@@ -13,7 +14,7 @@ use super::extract::Path;
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::ledger::{self, DAY_SECONDS, HOUR_SECONDS};
-use crate::store::{Key, StoreError, accounts, keys, plans};
+use crate::store::{Key, StoreError, accounts, keys, plans, right_usage};
 use crate::time::Time;
 
 /// What an account used. At most seconds behind; what is leased counts once it is reported.
@@ -70,6 +71,31 @@ struct KeyUsage {
     buckets: Vec<Bucket>,
     /// Limits of its own.
     limits: Vec<LimitUsage>,
+    /// Which of its rights its calls took; absent of an Application key, whose rights are fixed.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    rights: Option<RightUsage>,
+}
+
+/// Which of a key's rights were needed.
+#[derive(Debug, Serialize, ToSchema)]
+struct RightUsage {
+    /// From when on uses count: 30 days ago, or since the key was made if that is later.
+    since: Time,
+    /// Those that were needed, such as `blogposts:read`; of a rule with `*`, the actions.
+    #[schema(value_type = Vec<RightUse>)]
+    used: Vec<RightUse>,
+    /// Those that were not: without them, no call since then would have been refused.
+    #[schema(value_type = Vec<String>, examples(json!(["blogposts:update"])))]
+    unused: Vec<Right>,
+}
+
+/// A right that was needed.
+#[derive(Debug, Serialize, ToSchema)]
+struct RightUse {
+    #[schema(value_type = String, examples("blogposts:read"))]
+    right: Right,
+    /// To the hour.
+    last_used_at: Time,
 }
 
 /// Calls in a bucket.
@@ -87,10 +113,11 @@ pub(crate) async fn get(
     State(app): State<App>,
     Path(account): Path<String>,
 ) -> Result<Json<Usage>, ApiError> {
-    Ok(Json(app.store.read(move |db| usage(db, &account, Time::now())).await?))
+    let actions = app.key_rules(&account).await?.actions.clone();
+    Ok(Json(app.store.read(move |db| usage(db, &account, &actions, Time::now())).await?))
 }
 
-fn usage(db: &Connection, id: &str, now: Time) -> Result<Usage, StoreError> {
+fn usage(db: &Connection, id: &str, actions: &[String], now: Time) -> Result<Usage, StoreError> {
     let now_ms = now.as_ms().unsigned_abs();
     let account = accounts::get(db, id)?;
     let plan = plans::get(db, &account.plan)?;
@@ -109,10 +136,18 @@ fn usage(db: &Connection, id: &str, now: Time) -> Result<Usage, StoreError> {
     let window = Window::new(bucket_seconds, 1);
     let oldest_ms = longest.starts_at_ms(longest.oldest(longest.bucket(now_ms)));
     let mut counts = ledger::key_usage(db, id, bucket_seconds, window.bucket(oldest_ms))?;
+    let known_since_ms = right_usage::start_ms(db)?.max(now.as_ms() - UNUSED_MS);
+    let mut uses = right_usage::last_uses(db, id, known_since_ms)?;
     let mut by_key = Vec::new();
     for key in keys::all(db, id, now.as_ms())? {
         let counts = counts.remove(&key.id).unwrap_or_default();
-        by_key.push(key_usage(db, key, window, bucket_seconds, counts, now_ms)?);
+        let uses = uses.remove(&key.id).unwrap_or_default();
+        let rights = (key.kind == KeyKind::UserDefined).then(|| {
+            let since_ms = known_since_ms.max(key.created_at.as_ms());
+            right_usage_of(&key.rules, actions, &uses, since_ms)
+        });
+        let usage = key_usage(db, key, window, bucket_seconds, counts, now_ms)?;
+        by_key.push(KeyUsage { rights, ..usage });
     }
     let days = buckets(Window::new(DAY_SECONDS, 1), ledger::days(db, id)?);
     Ok(Usage { account: account.id, plan: plan.id, as_of: now, limits, keys: by_key, days })
@@ -137,7 +172,37 @@ fn key_usage(
         last_used_at: key.last_used_at,
         bucket_seconds,
         buckets: buckets(window, counts),
+        rights: None,
     })
+}
+
+/// Returns which rights of rules were used; `actions` are all that there are.
+fn right_usage_of(
+    rules: &[Rule],
+    actions: &[String],
+    uses: &BTreeMap<Right, i64>,
+    since_ms: i64,
+) -> RightUsage {
+    let is_used = |resource: &str, action: &str| uses.contains_key(&Right::new(resource, action));
+    let mut unused = Vec::new();
+    for Rule { resource, actions: granted } in RightSet::from(rules.to_vec()).rules() {
+        if !granted.iter().any(|action| action == EVERY) {
+            let idle = granted.iter().filter(|action| !is_used(resource, action));
+            unused.extend(idle.map(|action| Right::new(resource, action)));
+        } else if !is_used(resource, EVERY) {
+            let idle: Vec<&String> = actions.iter().filter(|a| !is_used(resource, a)).collect();
+            if idle.len() == actions.len() {
+                unused.push(Right::new(resource, EVERY));
+            } else {
+                unused.extend(idle.into_iter().map(|action| Right::new(resource, action)));
+            }
+        }
+    }
+    let used = uses.iter().map(|(right, &at_ms)| RightUse {
+        right: right.clone(),
+        last_used_at: Time::from_ms(at_ms),
+    });
+    RightUsage { since: Time::from_ms(since_ms), used: used.collect(), unused }
 }
 
 fn limit_usage(
@@ -175,3 +240,39 @@ fn time(ms: u64) -> Time {
 
 /// How far back the usage of keys is shown where the account has no limits: 30 days.
 const UNLIMITED: Window = Window::new(DAY_SECONDS, 30);
+
+/// How long a right may go unused before it counts as unused, in milliseconds: 30 days.
+const UNUSED_MS: i64 = 30 * 86_400_000;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn right_that_no_call_took_is_unused() {
+        let actions = ["read", "create", "update"].map(str::to_owned);
+        let unused = |rules: &[(&str, &[&str])], used: &[&str]| -> Vec<String> {
+            let rules: Vec<Rule> = rules
+                .iter()
+                .map(|(resource, actions)| Rule {
+                    resource: (*resource).to_owned(),
+                    actions: actions.iter().map(|&action| action.to_owned()).collect(),
+                })
+                .collect();
+            let uses = used.iter().map(|right| (right.parse().unwrap(), 1)).collect();
+            let usage = right_usage_of(&rules, &actions, &uses, 0);
+            usage.unused.iter().map(Right::to_string).collect()
+        };
+        let posts: &[(&str, &[&str])] = &[("posts", &["read", "update"]), ("tags", &["*"])];
+        assert_eq!(unused(posts, &[]), ["posts:read", "posts:update", "tags:*"]);
+        assert_eq!(unused(posts, &["posts:read"]), ["posts:update", "tags:*"]);
+        assert_eq!(
+            unused(posts, &["posts:update", "posts:read", "tags:read"]),
+            ["tags:create", "tags:update"]
+        );
+        assert_eq!(unused(&[("*", &["*"])], &["*"]), [""; 0]);
+        assert_eq!(unused(&[("*", &["*"])], &["*:read"]), ["*:create", "*:update"]);
+        // A rule that is gone leaves no trace.
+        assert_eq!(unused(&[("tags", &["read"])], &["posts:read"]), ["tags:read"]);
+    }
+}

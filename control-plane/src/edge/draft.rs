@@ -1,19 +1,24 @@
 //! Updates in the making, in their lean form.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
-use latchkey_protocol::{KeyHash, Limit, Revision, RightSet, TokenColumns, Update};
+use latchkey_protocol::{
+    AccountResources, KeyHash, Limit, Relation, Resource, Revision, RightSet, TokenColumns, Update,
+};
 
 use crate::store::StoreError;
 use crate::store::changes::{AccountRow, TokenRow};
 
 /// An update in the making, in its lean form: each account, set of rights and set of networks once.
 #[derive(Default)]
-pub(super) struct Draft {
+pub(crate) struct Draft {
     accounts: Table<String>,
     account_limits: Vec<u32>,
     limit_sets: Table<Arc<[Limit]>>,
+    resources: Vec<AccountResources>,
+    /// Accounts whose resources are said already, on this page or one before.
+    described: BTreeSet<String>,
     right_sets: Table<RightSet>,
     network_sets: Table<Vec<String>>,
     tokens: TokenColumns,
@@ -23,7 +28,7 @@ pub(super) struct Draft {
 
 impl Draft {
     /// Adds a usable token.
-    pub(super) fn add(&mut self, row: TokenRow) {
+    pub(crate) fn add(&mut self, row: TokenRow) {
         let rules = row.rights.rules();
         let rights_bytes: usize = rules
             .iter()
@@ -47,19 +52,33 @@ impl Draft {
             self.network_sets.index(row.networks, networks_bytes, &mut self.bytes) + 1
         };
         tokens.network_sets.push(networks);
+        if !row.is_enforced {
+            let position = u32::try_from(tokens.hashes.len() - 1).unwrap_or(u32::MAX);
+            tokens.shadowed.push(position);
+        }
         let limits = self.limits(row.limits);
         self.tokens.limit_sets.push(limits);
         let account = self.add_account(row.account);
         self.tokens.accounts.push(account);
     }
 
-    /// Adds an account with its limits; returns its index.
+    /// Returns the draft of the next page of the same snapshot.
+    pub(super) fn next_page(&mut self) -> Self {
+        Self { described: std::mem::take(&mut self.described), ..Self::default() }
+    }
+
+    /// Adds an account with its limits and resources; returns its index.
     pub(super) fn add_account(&mut self, account: AccountRow) -> u32 {
         let bytes = account.id.len() + 6;
+        let described = account.resources.filter(|_| self.described.insert(account.id.clone()));
         let index = self.accounts.index(account.id, bytes, &mut self.bytes);
         if self.account_limits.len() < self.accounts.values.len() {
             let limits = self.limits(account.limits);
             self.account_limits.push(limits);
+        }
+        if let Some(resources) = described {
+            self.bytes += resources.iter().map(resource_bytes).sum::<usize>();
+            self.resources.push(AccountResources { account: index, resources: resources.to_vec() });
         }
         index
     }
@@ -74,7 +93,7 @@ impl Draft {
     }
 
     /// Returns the update.
-    pub(super) fn finish(
+    pub(crate) fn finish(
         self,
         revision: Revision,
         base: Option<Revision>,
@@ -91,6 +110,7 @@ impl Draft {
             account_limits: self.account_limits,
             limit_sets: self.limit_sets.values.iter().map(|limits| limits.to_vec()).collect(),
             anonymous_limits,
+            resources: self.resources,
             right_sets: self.right_sets.values,
             network_sets: self.network_sets.values,
             tokens: self.tokens,
@@ -98,6 +118,15 @@ impl Draft {
             recalls: Vec::new(),
         }
     }
+}
+
+/// Returns about how long the JSON of a resource is.
+fn resource_bytes(resource: &Resource) -> usize {
+    let relation = |(field, relation): (&String, &Relation)| match relation {
+        Relation::Any(_) => field.len() + 8,
+        Relation::Some(names) => field.len() + 8 + names.iter().map(|n| n.len() + 3).sum::<usize>(),
+    };
+    resource.name.len() + 32 + resource.relations.iter().map(relation).sum::<usize>()
 }
 
 /// Values, each once, with their indices.

@@ -94,8 +94,8 @@ pub(super) fn pages(everything: Everything) -> Result<Vec<Bytes>, StoreError> {
     for row in tokens {
         match drafts.last_mut() {
             Some(draft) if draft.bytes < MAX_PAGE_BYTES => draft.add(row),
-            Some(_) | None => {
-                let mut draft = Draft::default();
+            last => {
+                let mut draft = last.map(Draft::next_page).unwrap_or_default();
                 draft.add(row);
                 drafts.push(draft);
             }

@@ -122,6 +122,7 @@ impl World {
                     name: "k".to_owned(),
                     kind: KeyKind::UserDefined,
                     rules: vec![rule("posts")],
+                    enforce: true,
                     environment: None,
                     note: None,
                     expires_at: None,
@@ -312,11 +313,12 @@ fn pages_are_bounded_in_bytes() {
         hash: KeyHash::of(&key.to_le_bytes()),
         key: format!("key_{key}"),
         kind: KeyKind::UserDefined,
-        account: AccountRow { id: "acme".to_owned(), limits: Arc::from([]) },
+        account: AccountRow { id: "acme".to_owned(), limits: Arc::from([]), resources: None },
         limits: Arc::from([]),
         rights: RightSet::from(rules(key)),
         networks: vec![],
         expires_at_ms: None,
+        is_enforced: true,
     });
     let pages = pages(Everything {
         revision: Revision { number: 1, mark: 1 },

@@ -4,6 +4,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 use std::rc::Rc;
 
+use latchkey_filter::authorize;
 use latchkey_filter::leases::{Charged, Due, Leases, MAX_WAIT_MS, Moment};
 use latchkey_protocol::lease::{KeyUsage, LeaseAnswer, LeaseCall};
 use latchkey_protocol::{KeyHash, KeyKind, Limit, Subject};
@@ -231,7 +232,7 @@ impl World {
         let waits = self.now_ms < until_ms && holder.leases.may_wait(now);
         match holder.leases.charge(&dues, now, waits) {
             Charged::Admitted => {
-                holder.leases.note_use(&"acme".into(), &"key_1".into(), now);
+                holder.leases.note_use(&key_holder(), &[], now);
                 for subject in self.subjects.clone() {
                     *self.admitted.entry((subject.clone(), self.now_ms / 1000)).or_default() += 1;
                     self.check_not_over(&subject);
@@ -481,6 +482,7 @@ impl Mirror {
             name: "k".to_owned(),
             kind: KeyKind::UserDefined,
             rules: vec![],
+            enforce: true,
             environment: None,
             note: None,
             expires_at: None,
@@ -529,6 +531,10 @@ impl Mirror {
     async fn days(&self) -> u64 {
         self.store.read(|db| days(db, "acme")).await.unwrap().values().sum()
     }
+}
+
+fn key_holder() -> authorize::Holder {
+    authorize::Holder { account: "acme".into(), key: "key_1".into() }
 }
 
 fn limit(name: &str, amount: u64, bucket_seconds: u32, buckets: u32) -> Limit {

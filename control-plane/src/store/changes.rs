@@ -4,10 +4,11 @@ use std::collections::HashMap;
 use std::sync::Arc;
 
 use latchkey_filter::profile::Profile;
-use latchkey_protocol::{Identity, KeyHash, KeyKind, Limit, Revision, RightSet};
-use rusqlite::{Connection, OptionalExtension, Row, params};
+use latchkey_protocol::{Identity, KeyHash, KeyKind, Limit, Resource, Revision, RightSet};
+use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
-use super::{Change, StoreError, from_json};
+use super::{Change, StoreError, from_json, resources};
+use crate::time::Time;
 
 /// What changed between a revision and the last one.
 #[derive(Debug)]
@@ -22,7 +23,7 @@ pub(crate) enum Changed {
         usable: Vec<TokenRow>,
         /// Those that are not.
         removed: Vec<KeyHash>,
-        /// Accounts whose limits may be others.
+        /// Accounts whose limits or resources may be others.
         accounts: Vec<AccountRow>,
         /// Limits of each client address that calls without a token.
         anonymous_limits: Vec<Limit>,
@@ -43,6 +44,8 @@ pub(crate) struct Everything {
 pub(crate) struct AccountRow {
     pub(crate) id: String,
     pub(crate) limits: Arc<[Limit]>,
+    /// Its resources; absent if they are the same as before.
+    pub(crate) resources: Option<Arc<[Resource]>>,
 }
 
 /// A usable token with what it stands for.
@@ -57,6 +60,8 @@ pub(crate) struct TokenRow {
     pub(crate) rights: RightSet,
     pub(crate) networks: Vec<String>,
     pub(crate) expires_at_ms: Option<i64>,
+    /// Whether its rules refuse requests.
+    pub(crate) is_enforced: bool,
 }
 
 /// Returns the last revision.
@@ -108,9 +113,11 @@ pub(crate) fn snapshot(
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![profile.name, at_ms])?;
     let mut tokens = Vec::new();
-    let mut limits = LimitSets::default();
+    let mut shared = Shared::new(connection);
+    shared.resources = resources::by_account(connection, &profile.name)?;
+    shared.has_all_resources = true;
     while let Some(row) = rows.next()? {
-        tokens.push(read_token(row, &mut limits)?);
+        tokens.push(shared.read_token(row)?);
     }
     let anonymous_limits = anonymous_limits(connection, profile)?;
     Ok(Everything { revision, tokens, anonymous_limits })
@@ -143,18 +150,21 @@ pub(crate) fn changed_since(
     while let Some(row) = rows.next()? {
         hashes.push(read_hash(row, 0)?);
     }
-    let mut limits = LimitSets::default();
+    let mut shared = Shared::new(connection);
     let mut accounts = Vec::new();
     let mut statement = connection.prepare_cached(
-        "SELECT accounts.id, plans.limits FROM accounts JOIN plans ON plans.id = accounts.plan
+        "SELECT accounts.id, plans.limits,
+                accounts.id IN (SELECT account FROM changed_accounts WHERE revision > ?1) AS itself
+         FROM accounts JOIN plans ON plans.id = accounts.plan
          WHERE accounts.profile = ?2
-           AND (accounts.id IN (SELECT account FROM changed_accounts WHERE revision > ?1)
-             OR accounts.plan IN (SELECT plan FROM changed_plans WHERE revision > ?1))
+           AND (itself OR accounts.plan IN (SELECT plan FROM changed_plans WHERE revision > ?1))
          LIMIT ?3",
     )?;
     let mut rows = statement.query(params![after, profile.name, MAX_DELTA_ENTRIES + 1])?;
     while let Some(row) = rows.next()? {
-        accounts.push(AccountRow { id: row.get(0)?, limits: limits.get(row.get(1)?)? });
+        let (id, itself): (String, bool) = (row.get(0)?, row.get(2)?);
+        let resources = if itself { Some(shared.resources(&id)?) } else { None };
+        accounts.push(AccountRow { id, limits: shared.limits(row.get(1)?)?, resources });
     }
     let too_many = |count: usize| i64::try_from(count).is_ok_and(|n| n > MAX_DELTA_ENTRIES);
     if too_many(hashes.len()) || too_many(accounts.len()) {
@@ -167,7 +177,7 @@ pub(crate) fn changed_since(
     for hash in hashes {
         let mut rows = find.query(params![profile.name, at_ms, hash.as_bytes()])?;
         match rows.next()? {
-            Some(row) => usable.push(read_token(row, &mut limits)?),
+            Some(row) => usable.push(shared.read_token(row)?),
             None => removed.push(hash),
         }
     }
@@ -184,32 +194,93 @@ fn anonymous_limits(connection: &Connection, profile: &Profile) -> Result<Vec<Li
     Ok(limits)
 }
 
-/// Limits by their text in the store, each read once: thousands of accounts share a plan.
-#[derive(Default)]
-struct LimitSets(HashMap<String, Arc<[Limit]>>);
+/// Returns a usable token of a key, if it has one; of those in their grace, the newest.
+pub(crate) fn token_of_key(
+    connection: &Connection,
+    profile: &Profile,
+    key: &str,
+) -> Result<Option<TokenRow>, StoreError> {
+    let newest = "tokens.grace_ends_at_ms IS NOT NULL, tokens.grace_ends_at_ms DESC";
+    let sql = format!("{USABLE} AND keys.id = ?3 ORDER BY {newest} LIMIT 1");
+    one_token(connection, profile, &sql, key)
+}
 
-impl LimitSets {
-    fn get(&mut self, json: String) -> Result<Arc<[Limit]>, StoreError> {
-        if let Some(limits) = self.0.get(&json) {
+/// Returns what a token stands for, if it is usable.
+pub(crate) fn token_by_hash(
+    connection: &Connection,
+    profile: &Profile,
+    hash: &KeyHash,
+) -> Result<Option<TokenRow>, StoreError> {
+    one_token(connection, profile, &format!("{USABLE} AND tokens.hash = ?3"), hash.as_bytes())
+}
+
+fn one_token(
+    connection: &Connection,
+    profile: &Profile,
+    sql: &str,
+    wanted: impl ToSql,
+) -> Result<Option<TokenRow>, StoreError> {
+    let now_ms = Time::now().as_ms();
+    let mut statement = connection.prepare_cached(sql)?;
+    let mut rows = statement.query(params![profile.name, now_ms, wanted])?;
+    rows.next()?.map(|row| Shared::new(connection).read_token(row)).transpose()
+}
+
+/// What tokens have in common, each read once: thousands of accounts share a plan, and thousands of
+/// keys an account.
+struct Shared<'a> {
+    connection: &'a Connection,
+    /// By their text in the store.
+    limits: HashMap<String, Arc<[Limit]>>,
+    /// By the id of the account.
+    resources: HashMap<String, Arc<[Resource]>>,
+    /// Whether an account that is not among them has none.
+    has_all_resources: bool,
+}
+
+impl<'a> Shared<'a> {
+    fn new(connection: &'a Connection) -> Self {
+        let (limits, resources) = (HashMap::new(), HashMap::new());
+        Self { connection, limits, resources, has_all_resources: false }
+    }
+
+    fn limits(&mut self, json: String) -> Result<Arc<[Limit]>, StoreError> {
+        if let Some(limits) = self.limits.get(&json) {
             return Ok(Arc::clone(limits));
         }
         let limits: Arc<[Limit]> = from_json::<Vec<Limit>>(&json)?.into();
-        self.0.insert(json, Arc::clone(&limits));
+        self.limits.insert(json, Arc::clone(&limits));
         Ok(limits)
     }
-}
 
-fn read_token(row: &Row<'_>, limits: &mut LimitSets) -> Result<TokenRow, StoreError> {
-    Ok(TokenRow {
-        hash: read_hash(row, 0)?,
-        key: row.get(1)?,
-        kind: super::keys::read_kind(&row.get::<_, String>(2)?)?,
-        account: AccountRow { id: row.get(3)?, limits: limits.get(row.get(7)?)? },
-        limits: limits.get(row.get(8)?)?,
-        rights: from_json(&row.get::<_, String>(4)?)?,
-        networks: from_json(&row.get::<_, String>(5)?)?,
-        expires_at_ms: row.get(6)?,
-    })
+    fn resources(&mut self, account: &str) -> Result<Arc<[Resource]>, StoreError> {
+        if let Some(resources) = self.resources.get(account) {
+            return Ok(Arc::clone(resources));
+        }
+        let resources = if self.has_all_resources {
+            Arc::from([])
+        } else {
+            resources::all(self.connection, account)?
+        };
+        self.resources.insert(account.to_owned(), Arc::clone(&resources));
+        Ok(resources)
+    }
+
+    fn read_token(&mut self, row: &Row<'_>) -> Result<TokenRow, StoreError> {
+        let account: String = row.get(3)?;
+        let resources = Some(self.resources(&account)?);
+        Ok(TokenRow {
+            hash: read_hash(row, 0)?,
+            key: row.get(1)?,
+            kind: super::keys::read_kind(&row.get::<_, String>(2)?)?,
+            account: AccountRow { id: account, limits: self.limits(row.get(7)?)?, resources },
+            limits: self.limits(row.get(8)?)?,
+            rights: from_json(&row.get::<_, String>(4)?)?,
+            networks: from_json(&row.get::<_, String>(5)?)?,
+            expires_at_ms: row.get(6)?,
+            is_enforced: row.get(9)?,
+        })
+    }
 }
 
 fn read_hash(row: &Row<'_>, column: usize) -> Result<KeyHash, StoreError> {
@@ -236,7 +307,7 @@ const USABLE: &str = "
              WHEN keys.expires_at_ms IS NULL THEN tokens.grace_ends_at_ms
              ELSE min(tokens.grace_ends_at_ms, keys.expires_at_ms)
            END AS ends_at_ms,
-           plans.limits, keys.limits
+           plans.limits, keys.limits, keys.is_enforced
     FROM tokens
     JOIN keys ON keys.id = tokens.key
     JOIN accounts ON accounts.id = keys.account

@@ -22,6 +22,9 @@ pub(crate) struct Key {
     pub(crate) state: KeyState,
     /// What it may do.
     pub(crate) rules: Vec<Rule>,
+    /// Whether its rules refuse requests. If not, what they would refuse is counted, told to Envoy's
+    /// access log and let through.
+    pub(crate) enforce: bool,
     /// Where it is meant to be used, such as `production`.
     pub(crate) environment: Option<String>,
     pub(crate) note: Option<String>,
@@ -62,6 +65,7 @@ pub(crate) struct NewKey {
     pub(crate) name: String,
     pub(crate) kind: KeyKind,
     pub(crate) rules: Vec<Rule>,
+    pub(crate) enforce: bool,
     pub(crate) environment: Option<String>,
     pub(crate) note: Option<String>,
     pub(crate) expires_at: Option<Time>,
@@ -75,6 +79,7 @@ pub(crate) struct NewKey {
 pub(crate) struct KeyPatch {
     pub(crate) name: Option<String>,
     pub(crate) rules: Option<Vec<Rule>>,
+    pub(crate) enforce: Option<bool>,
     pub(crate) environment: Option<Option<String>>,
     pub(crate) note: Option<Option<String>>,
     pub(crate) expires_at: Option<Option<Time>>,
@@ -129,6 +134,18 @@ pub(crate) fn get(
         .ok_or_else(|| StoreError::NotFound { what: "key", id: id.to_owned() })?
 }
 
+/// Returns the account and the id of the key that a token is of.
+pub(crate) fn by_hash(
+    connection: &Connection,
+    hash: &KeyHash,
+) -> Result<Option<(String, String)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT keys.account, keys.id FROM tokens JOIN keys ON keys.id = tokens.key
+         WHERE tokens.hash = ?1",
+    )?;
+    Ok(statement.query_row([hash.as_bytes()], |row| Ok((row.get(0)?, row.get(1)?))).optional()?)
+}
+
 /// Makes a key of the account with an id.
 pub(crate) fn create_for(
     change: &mut Change<'_>,
@@ -150,8 +167,8 @@ pub(super) fn create(
     }
     change.transaction.execute(
         "INSERT INTO keys (id, account, kind, name, rules, environment, note, allowed_networks,
-                           limits, created_at_ms, expires_at_ms)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11)",
+                           limits, created_at_ms, expires_at_ms, is_enforced)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
         params![
             new.id,
             account.id,
@@ -164,6 +181,7 @@ pub(super) fn create(
             to_json(&new.limits)?,
             change.now_ms,
             new.expires_at.map(Time::as_ms),
+            new.enforce,
         ],
     )?;
     add_token(change, account, &new.id, &new.token)?;
@@ -181,11 +199,13 @@ pub(crate) fn edit(
 ) -> Result<Key, StoreError> {
     let before = get(&change.transaction, account, id, change.now_ms)?;
     refuse_revoked(&before)?;
-    if before.kind != KeyKind::UserDefined && patch.rules.is_some() {
-        return Err(StoreError::Field {
-            field: "rules",
-            message: "expected none: what an Application key may do is fixed".to_owned(),
-        });
+    for (field, is_given) in
+        [("rules", patch.rules.is_some()), ("enforce", patch.enforce.is_some())]
+    {
+        if before.kind != KeyKind::UserDefined && is_given {
+            let message = "expected none: what an Application key may do is fixed".to_owned();
+            return Err(StoreError::Field { field, message });
+        }
     }
     let mut set = Vec::new();
     let mut values: Vec<Option<rusqlite::types::Value>> = Vec::new();
@@ -198,6 +218,9 @@ pub(crate) fn edit(
     }
     if let Some(rules) = &patch.rules {
         add("rules", Some(to_json(rules)?.into()));
+    }
+    if let Some(enforce) = patch.enforce {
+        add("is_enforced", Some(enforce.into()));
     }
     if let Some(environment) = &patch.environment {
         add("environment", environment.clone().map(Into::into));
@@ -380,6 +403,7 @@ fn read(row: &Row<'_>, now_ms: i64) -> Result<Key, StoreError> {
         kind: read_kind(&row.get::<_, String>(2)?)?,
         name: row.get(3)?,
         rules: from_json(&row.get::<_, String>(4)?)?,
+        enforce: row.get(15)?,
         environment: row.get(5)?,
         note: row.get(6)?,
         allowed_networks: from_json(&row.get::<_, String>(7)?)?,
@@ -401,5 +425,6 @@ const SELECT: &str = "
     SELECT keys.id, keys.account, keys.kind, keys.name, keys.rules, keys.environment, keys.note,
            keys.allowed_networks, keys.limits, keys.created_at_ms, keys.expires_at_ms,
            keys.is_suspended, keys.revoked_at_ms, keys.last_used_at_ms,
-           (SELECT hint FROM tokens WHERE tokens.key = keys.id AND grace_ends_at_ms IS NULL)
+           (SELECT hint FROM tokens WHERE tokens.key = keys.id AND grace_ends_at_ms IS NULL),
+           keys.is_enforced
     FROM keys";

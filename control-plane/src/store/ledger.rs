@@ -8,7 +8,7 @@ use latchkey_protocol::{Identity, Limit, Subject, Window};
 use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, params};
 
 use super::changes::to_sql;
-use super::{StoreError, from_json};
+use super::{StoreError, from_json, right_usage};
 use crate::ledger::{Lease, Records, Standing};
 
 /// The ledger's records, as of one transaction.
@@ -185,7 +185,7 @@ impl Records for LedgerRecords<'_> {
             let count = to_sql(usage.count);
             add.execute(params![usage.account, usage.key, seconds, bucket, count])?;
         }
-        Ok(())
+        right_usage::add(self.connection, usage)
     }
 }
 
@@ -318,6 +318,9 @@ pub(crate) fn drop_old(connection: &Connection, now_ms: u64) -> Result<bool, Sto
         )?;
     }
     drop_some("DELETE FROM holders WHERE seen_at_ms < ?1", &[&seen_before])?;
+    let used_before = to_sql(now_ms.saturating_sub(KEPT_DAYS * u64::from(DAY_SECONDS) * 1000));
+    let dropped = right_usage::drop_old(connection, used_before, MAX_SWEPT)?;
+    is_more |= u32::try_from(dropped).is_ok_and(|dropped| dropped >= MAX_SWEPT);
     Ok(is_more)
 }
 
@@ -336,7 +339,7 @@ pub(super) fn forget_account(connection: &Connection, account: &str) -> Result<(
         }
     }
     connection.execute("DELETE FROM key_usage WHERE account = ?1", [account])?;
-    Ok(())
+    right_usage::forget_account(connection, account)
 }
 
 fn read_lease(row: &Row<'_>) -> Result<(Subject, Lease), StoreError> {

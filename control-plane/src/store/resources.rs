@@ -1,33 +1,13 @@
 //! Resources: content types with their relations.
 
-use std::collections::BTreeMap;
+use std::collections::HashMap;
+use std::sync::Arc;
 
-use latchkey_protocol::Rule;
-use rusqlite::{Connection, OptionalExtension, params};
-use serde::{Deserialize, Serialize};
+use latchkey_protocol::{Resource, Rule};
+use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde_json::json;
-use utoipa::ToSchema;
 
 use super::{Change, Page, StoreError, accounts, from_json, to_json};
-
-/// A content type of an account.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-pub(crate) struct Resource {
-    #[schema(examples("blogposts"))]
-    pub(crate) name: String,
-    /// Field → the content types that it may point at.
-    pub(crate) relations: BTreeMap<String, Relation>,
-}
-
-/// Where a relation may point.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize, ToSchema)]
-#[serde(untagged, expecting = "expected `\"*\"` or a list of resources")]
-pub(crate) enum Relation {
-    /// `"*"`: at any content type.
-    Any(String),
-    /// At these.
-    Some(Vec<String>),
-}
 
 /// Returns part of the list of an account's resources, by name.
 pub(crate) fn list(
@@ -44,10 +24,45 @@ pub(crate) fn list(
     let mut rows = statement.query(params![account, after, page.sql_limit()])?;
     let mut resources = Vec::new();
     while let Some(row) = rows.next()? {
-        let relations = from_json(&row.get::<_, String>(1)?)?;
-        resources.push(Resource { name: row.get(0)?, relations });
+        resources.push(read(row, 0)?);
     }
     Ok(resources)
+}
+
+/// Returns all resources of an account.
+pub(super) fn all(connection: &Connection, account: &str) -> Result<Arc<[Resource]>, StoreError> {
+    let mut statement = connection
+        .prepare_cached("SELECT name, relations FROM resources WHERE account = ?1 ORDER BY name")?;
+    let mut rows = statement.query([account])?;
+    let mut resources = Vec::new();
+    while let Some(row) = rows.next()? {
+        resources.push(read(row, 0)?);
+    }
+    Ok(resources.into())
+}
+
+/// Returns the resources of all accounts of a profile that have any.
+pub(super) fn by_account(
+    connection: &Connection,
+    profile: &str,
+) -> Result<HashMap<String, Arc<[Resource]>>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT resources.account, resources.name, resources.relations FROM resources
+         JOIN accounts ON accounts.id = resources.account
+         WHERE accounts.profile = ?1 ORDER BY resources.account, resources.name",
+    )?;
+    let mut rows = statement.query([profile])?;
+    let mut by_account: HashMap<String, Vec<Resource>> = HashMap::new();
+    while let Some(row) = rows.next()? {
+        by_account.entry(row.get(0)?).or_default().push(read(row, 1)?);
+    }
+    Ok(by_account.into_iter().map(|(account, resources)| (account, resources.into())).collect())
+}
+
+/// Reads a name and relations, from a column on.
+fn read(row: &Row<'_>, first: usize) -> Result<Resource, StoreError> {
+    let relations = from_json(&row.get::<_, String>(first + 1)?)?;
+    Ok(Resource { name: row.get(first)?, relations })
 }
 
 /// Returns a resource of an account.
@@ -80,6 +95,8 @@ fn find(
 }
 
 /// Makes or replaces a resource; returns whether it is new.
+///
+/// What filters keep of an account's resources is bounded: past that, it is a conflict.
 pub(crate) fn put(
     change: &mut Change<'_>,
     account: &str,
@@ -92,6 +109,8 @@ pub(crate) fn put(
          ON CONFLICT (account, name) DO UPDATE SET relations = excluded.relations",
         params![account, resource.name, to_json(&resource.relations)?],
     )?;
+    check_size(&change.transaction, account)?;
+    change.touched_accounts.push(account.to_owned());
     let is_new = before.is_none();
     let action = if is_new { "resource.create" } else { "resource.edit" };
     let details = json!({"before": before, "after": resource});
@@ -111,7 +130,24 @@ pub(crate) fn delete(change: &mut Change<'_>, account: &str, name: &str) -> Resu
     change
         .transaction
         .execute("DELETE FROM resources WHERE account = ?1 AND name = ?2", [account, name])?;
+    change.touched_accounts.push(account.to_owned());
     change.audit(Some(account), "resource.delete", name, &json!({"before": before}))
+}
+
+fn check_size(connection: &Connection, account: &str) -> Result<(), StoreError> {
+    let (count, bytes): (i64, i64) = connection.query_row(
+        "SELECT count(*), coalesce(sum(length(name) + length(relations)), 0) FROM resources
+         WHERE account = ?1",
+        [account],
+        |row| Ok((row.get(0)?, row.get(1)?)),
+    )?;
+    if count <= MAX_RESOURCES && bytes <= MAX_RESOURCE_BYTES {
+        return Ok(());
+    }
+    Err(StoreError::Conflict(format!(
+        "an account can have {MAX_RESOURCES} resources with {MAX_RESOURCE_BYTES} bytes of names and \
+         relations; with this one it would have {count} with {bytes} bytes"
+    )))
 }
 
 /// Returns the name of a key, revoked ones left out, with a rule on a resource.
@@ -133,3 +169,9 @@ fn naming_key(
     }
     Ok(None)
 }
+
+/// Most resources of an account: ten times those of the reference customers' largest.
+const MAX_RESOURCES: i64 = 2_000;
+
+/// Most bytes of an account's resources, which every worker holds and each change of one sends.
+const MAX_RESOURCE_BYTES: i64 = 512 << 10;

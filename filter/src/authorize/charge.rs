@@ -118,7 +118,7 @@ pub fn charge(
         }
     }
     if let (Ok(_), Some(holder)) = (&judgement.outcome, &judgement.holder) {
-        leases.note_use(&holder.account, &holder.key, now);
+        leases.note_use(holder, &judgement.exercised, now);
     }
     done
 }

@@ -1,5 +1,6 @@
 //! How a request changes before it is forwarded, logged or refused.
 
+use super::query::Parameter;
 use super::token::Found;
 use super::{Headers, Holder, Target};
 use crate::profile::Profile;
@@ -16,6 +17,25 @@ pub struct Edits {
     pub set: Vec<(&'static str, String)>,
 }
 
+/// A change to the query string, so that what is forwarded reaches no more than was judged.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Rewrite {
+    /// Adds a parameter at the end.
+    Add {
+        /// Its name.
+        name: String,
+        /// Its value.
+        value: String,
+    },
+    /// Gives the parameter of a name another value.
+    Replace {
+        /// Its name.
+        name: String,
+        /// The value.
+        value: String,
+    },
+}
+
 /// Header that tells the upstream the id of the account.
 pub const ACCOUNT_HEADER: &str = "x-latchkey-account";
 /// Header that tells the upstream the id of the key.
@@ -30,7 +50,7 @@ impl Edits {
     pub(super) fn stripping(
         profile: &Profile,
         headers: Headers<'_>,
-        target: &Target<'_>,
+        target: &Target<'_, '_>,
         found: &Found<'_>,
     ) -> Self {
         let mut remove: Vec<String> = Vec::new();
@@ -41,8 +61,21 @@ impl Edits {
                 remove.push(name.clone());
             }
         }
-        let forwarded = forwarded_target(profile, target, found);
-        Self { remove, path: (forwarded != target.text).then_some(forwarded), set: Vec::new() }
+        let mut edits = Self { remove, path: None, set: Vec::new() };
+        edits.forward(profile, target, found, &[]);
+        edits
+    }
+
+    /// Sets the path that is forwarded, with changes to its query.
+    pub(super) fn forward(
+        &mut self,
+        profile: &Profile,
+        target: &Target<'_, '_>,
+        found: &Found<'_>,
+        rewrites: &[Rewrite],
+    ) {
+        let forwarded = forwarded_target(profile, target, found, rewrites);
+        self.path = (forwarded != target.text).then_some(forwarded);
     }
 
     /// Adds the identity headers.
@@ -73,13 +106,18 @@ pub(crate) fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
         || profile.method_override.headers.iter().any(|header| same_name(name, header))
 }
 
-fn forwarded_target(profile: &Profile, target: &Target<'_>, found: &Found<'_>) -> String {
+fn forwarded_target(
+    profile: &Profile,
+    target: &Target<'_, '_>,
+    found: &Found<'_>,
+    rewrites: &[Rewrite],
+) -> String {
     let mut forwarded = match &target.path {
         _ if target.is_token_in_path => "/".to_owned(),
         Ok(path) => path.text.clone(),
         Err(_) => target.raw_path.to_owned(),
     };
-    if target.text.len() == target.raw_path.len() {
+    if target.text.len() == target.raw_path.len() && rewrites.is_empty() {
         return forwarded;
     }
     let carriers = || {
@@ -88,11 +126,12 @@ fn forwarded_target(profile: &Profile, target: &Target<'_>, found: &Found<'_>) -
             Carrier::Query(name) => Some(name),
         })
     };
-    let kept = target.query.without(|parameter| {
+    let is_removed = |parameter: &Parameter<'_>| {
         carriers().any(|name| parameter.is(name))
             || found.is_in(&parameter.value)
             || found.is_in(parameter.raw.as_bytes())
-    });
+    };
+    let kept = target.query.rewritten(is_removed, rewrites);
     if !kept.is_empty() || target.query.text().is_empty() {
         forwarded.push('?');
         forwarded.push_str(&kept);

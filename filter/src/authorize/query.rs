@@ -2,7 +2,9 @@
 
 use std::borrow::Cow;
 
-use percent_encoding::percent_decode;
+use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
+
+use super::edits::Rewrite;
 
 /// A query string, read once.
 #[derive(Debug)]
@@ -49,14 +51,46 @@ impl<'a> Query<'a> {
         self.parameters.iter().filter(move |parameter| parameter.is(name))
     }
 
-    /// Returns the query string without some parameters, the rest byte for byte.
-    pub fn without(&self, removed: impl Fn(&Parameter<'_>) -> bool) -> String {
+    /// Reports whether an upstream that takes `;` for a separator, too, would find a parameter of a
+    /// name where others see part of a value.
+    #[must_use]
+    pub fn is_behind_semicolon(&self, name: &str) -> bool {
+        let hidden = self.text.split('&').flat_map(|raw| raw.split(';').skip(1));
+        self.text.contains(';') && hidden.map(Parameter::parse).any(|parameter| parameter.is(name))
+    }
+
+    /// Returns the query string without some parameters and with some changes, the rest byte for
+    /// byte.
+    pub fn rewritten(
+        &self,
+        removed: impl Fn(&Parameter<'_>) -> bool,
+        rewrites: &[Rewrite],
+    ) -> String {
         let mut parameters = self.parameters.iter();
-        let is_kept = |raw: &&str| {
+        let mut parts: Vec<Cow<'_, str>> = Vec::with_capacity(self.parameters.len());
+        for raw in self.text.split('&') {
             // An empty part is no parameter.
-            raw.is_empty() || !parameters.next().is_some_and(&removed)
-        };
-        self.text.split('&').filter(is_kept).collect::<Vec<_>>().join("&")
+            let parameter = if raw.is_empty() { None } else { parameters.next() };
+            if parameter.is_some_and(&removed) {
+                continue;
+            }
+            let replaced = rewrites.iter().find_map(|rewrite| match rewrite {
+                Rewrite::Replace { name, value } if parameter?.is(name) => {
+                    Some(Cow::Owned(encoded(name, value)))
+                }
+                Rewrite::Add { .. } | Rewrite::Replace { .. } => None,
+            });
+            parts.push(replaced.unwrap_or(Cow::Borrowed(raw)));
+        }
+        if rewrites.iter().any(|rewrite| matches!(rewrite, Rewrite::Add { .. })) {
+            parts.retain(|part| !part.is_empty());
+        }
+        for rewrite in rewrites {
+            if let Rewrite::Add { name, value } = rewrite {
+                parts.push(Cow::Owned(encoded(name, value)));
+            }
+        }
+        parts.join("&")
     }
 }
 
@@ -82,6 +116,16 @@ impl<'a> Parameter<'a> {
         *self.spelled == *name.as_bytes()
     }
 
+    /// Reports whether every upstream decodes the value alike: each percent sign is followed by two
+    /// hexadecimal digits.
+    #[must_use]
+    pub fn is_cleanly_encoded(&self) -> bool {
+        self.raw.split('%').skip(1).all(|after| {
+            let digits = after.as_bytes().first_chunk::<2>();
+            digits.is_some_and(|digits| digits.iter().all(u8::is_ascii_hexdigit))
+        })
+    }
+
     /// Reports whether every upstream that knows lists reads the parameter as a name's value or one
     /// of its values: `name`, `name[]` or `name[0]`.
     #[must_use]
@@ -95,6 +139,12 @@ impl<'a> Parameter<'a> {
             _ => false,
         }
     }
+}
+
+/// Returns a parameter as it stands in a query string.
+fn encoded(name: &str, value: &str) -> String {
+    let [name, value] = [name, value].map(|text| utf8_percent_encode(text, ENCODED));
+    format!("{name}={value}")
 }
 
 fn fold(name: &[u8]) -> Vec<u8> {
@@ -120,6 +170,9 @@ fn decode(text: &str) -> Cow<'_, [u8]> {
     let spaced: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
     Cow::Owned(percent_decode(&spaced).collect())
 }
+
+/// All but the unreserved characters (RFC 3986, section 2.3).
+const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 
 #[cfg(test)]
 mod tests {
@@ -159,7 +212,46 @@ mod tests {
             ("t", ""),
             ("T=1", "T=1"),
         ] {
-            assert_eq!(Query::parse(raw).without(removed), rest, "{raw}");
+            assert_eq!(Query::parse(raw).rewritten(removed, &[]), rest, "{raw}");
+        }
+    }
+
+    #[test]
+    fn rewrites_leave_the_rest_byte_for_byte() {
+        let add = |value: &str| Rewrite::Add { name: "t[]".to_owned(), value: value.to_owned() };
+        let replace = Rewrite::Replace { name: "hydrate".to_owned(), value: "0".to_owned() };
+        for (raw, rewrites, rest) in [
+            ("", vec![add("a")], "t%5B%5D=a"),
+            ("q=%7e+x&", vec![add("a"), add("ä&")], "q=%7e+x&t%5B%5D=a&t%5B%5D=%C3%A4%26"),
+            ("q=%7e&hydrate=2&b", vec![replace.clone()], "q=%7e&hydrate=0&b"),
+            ("%68ydrate=2", vec![replace], "hydrate=0"),
+            ("&&q", vec![], "&&q"),
+        ] {
+            assert_eq!(Query::parse(raw).rewritten(|_| false, &rewrites), rest, "{raw}");
+        }
+    }
+
+    #[test]
+    fn parameter_behind_a_semicolon_is_noticed() {
+        for (raw, behind) in [
+            ("a=1;hydrate=2", true),
+            ("a;b;%68ydrate", true),
+            ("a=1;hydrate[]=2&c", true),
+            ("hydrate=1;a=2", false),
+            ("a=1&hydrate=2", false),
+            ("a=;hydrated", false),
+        ] {
+            assert_eq!(Query::parse(raw).is_behind_semicolon("hydrate"), behind, "{raw}");
+        }
+    }
+
+    #[test]
+    fn percent_sign_that_encodes_nothing_is_noticed() {
+        for (raw, clean) in
+            [("a=%7b%7D", true), ("a", true), ("a=%", false), ("a=%7", false), ("a=%zz", false)]
+        {
+            let query = Query::parse(raw);
+            assert_eq!(query.parameters()[0].is_cleanly_encoded(), clean, "{raw}");
         }
     }
 }

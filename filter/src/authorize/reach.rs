@@ -1,119 +1,219 @@
 //! Stage: what a request can reach, as the rights that it needs.
+//!
+//! The route says what its path needs. What related objects ([`hydration`]), a search ([`search`]) or
+//! a GraphQL query ([`graphql`]) can return besides is worked out from the account's resources. Where
+//! that cannot be told, everything is needed.
 
-use latchkey_protocol::Right;
+pub mod graphql;
+mod hydration;
+mod search;
+
+use std::fmt;
+
 use latchkey_protocol::right::EVERY;
+use latchkey_protocol::{KeyKind, Right};
 
-use super::Rejection;
-use super::query::Query;
-use crate::profile::routes::{Access, Hydration, Need, NeedResource, Route, Search};
+use super::edits::Rewrite;
+use super::query::{Parameter, Query};
+use super::{Rejection, Request, rights};
+use crate::profile::routes::{Access, Need, NeedResource, Route};
+use crate::profile::{Permission, Profile};
+use crate::replica::KeyRecord;
 
-/// Returns the rights that a request on a route needs, each once.
-///
-/// What a hydrated read, a search that names no resource and a GraphQL query can return is not
-/// worked out: they need the right on every resource.
+/// What a request needs, and how it changes so that it needs no more.
+#[derive(Debug, Default)]
+pub struct Reach<'p> {
+    /// All that is needed, in the order in which the request asks for it.
+    pub needed: Vec<Needed<'p>>,
+    /// Changes to the query string.
+    pub rewrites: Vec<Rewrite>,
+}
+
+/// Something that a request needs, and why.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Needed<'p> {
+    /// What it takes.
+    pub requirement: Requirement<'p>,
+    /// The part of the request that asks for it.
+    pub part: Part<'p>,
+}
+
+/// What it takes to be permitted.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Requirement<'p> {
+    /// A key of one of these kinds.
+    Kind(&'p [KeyKind]),
+    /// A key that holds this right.
+    Right(Right),
+}
+
+/// A part of a request.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Part<'p> {
+    /// Objects that come inline with others.
+    Hydration {
+        /// Name of the parameter.
+        parameter: &'p str,
+        /// Steps from what is asked for.
+        step: u8,
+        /// The resource that leads there.
+        from: String,
+        /// The field of it; absent if its fields are not known.
+        field: Option<String>,
+    },
+    /// A query parameter.
+    Parameter(&'p str),
+    /// A place in a GraphQL query.
+    Query {
+        /// Number of the query among those of the request, from 0.
+        index: usize,
+        /// Line, from 1.
+        line: u32,
+        /// Column, from 1.
+        column: u32,
+    },
+    /// The method and path.
+    Route,
+    /// The segment of the path with this name.
+    Segment(&'p str),
+    /// That no resource is named in a search.
+    WholeSearch(&'p str),
+}
+
+/// A request on a route, with a key.
+pub(super) struct Asked<'r, 'p> {
+    pub(super) profile: &'p Profile,
+    pub(super) route: Option<&'p Route>,
+    pub(super) access: &'p Access,
+    pub(super) method: &'r str,
+    pub(super) segments: &'r [String],
+    pub(super) query: &'r Query<'r>,
+    pub(super) request: &'r Request<'r>,
+    pub(super) key: &'r KeyRecord,
+    /// Whether the request may be refused, or changed, for want of a right.
+    pub(super) is_enforced: bool,
+}
+
+/// Returns what a request needs.
 ///
 /// # Errors
 ///
-/// [`Rejection::Parameter`] if a parameter that decides what is reached has no clear value.
-pub fn needed(
-    route: Option<&Route>,
-    access: &Access,
-    segments: &[String],
-    query: &Query<'_>,
-) -> Result<Vec<Right>, Rejection> {
-    let mut needed = Vec::with_capacity(access.needs.len());
-    add(&mut needed, route, &access.needs, segments);
-    let Some(route) = route else {
-        return Ok(needed);
+/// [`Rejection::Parameter`] or [`Rejection::Graphql`] if what decides what is reached has no clear
+/// value; the rejections of a body if it cannot be judged or has not come yet.
+pub(super) fn reach<'p>(asked: &Asked<'_, 'p>) -> Result<Reach<'p>, Rejection> {
+    let mut reach = Reach::default();
+    let Asked { profile, access, query, .. } = *asked;
+    if !access.only_kinds.is_empty() {
+        reach.add(Requirement::Kind(&access.only_kinds), Part::Route);
+    }
+    reach.add_needs(asked, &access.needs, None);
+    let Some(route) = asked.route else {
+        return Ok(reach);
     };
     for added in &route.parameter_needs {
-        let asked = query.named(&added.parameter).any(|parameter| {
-            !added.unless.iter().any(|value| value.as_bytes() == &*parameter.value)
-        });
-        if asked {
-            add(&mut needed, Some(route), &added.needs, segments);
+        let is_asked = judged(query, &added.parameter)?
+            .any(|given| !added.unless.iter().any(|value| value.as_bytes() == &*given.value));
+        if is_asked {
+            reach.add_needs(asked, &added.needs, Some(&added.parameter));
         }
     }
     if let Some(search) = &route.search {
-        needed.extend(searched(search, query)?);
+        search::add(asked, search, &mut reach)?;
     }
-    if let Some(hydration) = &route.hydration
-        && hydrated_steps(hydration, query)? > 0
-    {
-        needed.push(Right::new(EVERY, HYDRATED_ACTION));
+    if let Some(hydration) = &route.hydration {
+        hydration::add(asked, hydration, &mut reach)?;
     }
     if let Some(graphql) = &route.graphql {
-        needed.push(Right::new(EVERY, &graphql.action));
+        let is_scoped = asked.key.kind == KeyKind::UserDefined;
+        if is_scoped && profile.graphql_scoped_keys == Permission::Deny {
+            reach.add(Requirement::Kind(APPLICATION_KINDS), Part::Route);
+        } else {
+            reach.needed.append(&mut graphql::needed(asked, graphql)?);
+        }
     }
-    Ok(needed)
+    Ok(reach)
 }
 
-fn add(needed: &mut Vec<Right>, route: Option<&Route>, needs: &[Need], segments: &[String]) {
-    for need in needs {
-        let resource = match &need.resource {
-            NeedResource::Named(name) => name.as_str(),
-            // A profile is refused at load if a need names no segment of its route.
-            NeedResource::Segment(name) => {
-                route.and_then(|route| route.segment(name, segments)).unwrap_or(EVERY)
+impl<'p> Reach<'p> {
+    fn add(&mut self, requirement: Requirement<'p>, part: Part<'p>) {
+        self.needed.push(Needed { requirement, part });
+    }
+
+    fn add_right(&mut self, resource: &str, action: &str, part: Part<'p>) {
+        self.add(Requirement::Right(Right::new(resource, action)), part);
+    }
+
+    /// Adds what a route says, asked for by a parameter or by the path alone.
+    fn add_needs(&mut self, asked: &Asked<'_, 'p>, needs: &'p [Need], parameter: Option<&'p str>) {
+        for need in needs {
+            let (resource, part) = match &need.resource {
+                NeedResource::Named(name) => (name.as_str(), Part::Route),
+                // A profile is refused at load if a need names no segment of its route.
+                NeedResource::Segment(name) => {
+                    let segment = asked.route.and_then(|r| r.segment(name, asked.segments));
+                    (segment.unwrap_or(EVERY), Part::Segment(name))
+                }
+            };
+            self.add_right(resource, &need.action, parameter.map_or(part, Part::Parameter));
+        }
+    }
+
+    /// Returns the names of the resources that are needed so far.
+    fn resources(&self) -> Vec<String> {
+        let rights = self.needed.iter().filter_map(|needed| match &needed.requirement {
+            Requirement::Kind(_) => None,
+            Requirement::Right(right) => Some(right.resource.clone()),
+        });
+        rights.collect()
+    }
+}
+
+impl Asked<'_, '_> {
+    fn holds(&self, resource: &str, action: &str) -> bool {
+        rights::holds(self.profile, &self.key.rights, resource, action)
+    }
+}
+
+/// Returns the parameters that an upstream could read under a name on which the decision depends.
+///
+/// # Errors
+///
+/// [`Rejection::Parameter`] if there is one that only some upstreams would see.
+fn judged<'q>(
+    query: &'q Query<'q>,
+    name: &'q str,
+) -> Result<impl Iterator<Item = &'q Parameter<'q>>, Rejection> {
+    if query.is_behind_semicolon(name) {
+        return Err(Rejection::Parameter(format!("`{name}`: expected it behind `&`, not `;`")));
+    }
+    Ok(query.named(name))
+}
+
+/// As people read it: where in the request, and what it does there.
+impl fmt::Display for Part<'_> {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        match self {
+            Self::Hydration { parameter, step, from, field: Some(field) } => {
+                write!(f, "`{parameter}`: step {step}, by the field `{field}` of `{from}`")
             }
-        };
-        needed.push(Right::new(resource, &need.action));
-    }
-}
-
-fn searched(search: &Search, query: &Query<'_>) -> Result<Vec<Right>, Rejection> {
-    let name = &search.parameter;
-    // Past some number of parameters PHP stops reading, and so would not see what narrows the search.
-    if query.parameters().len() > MAX_SEARCH_PARAMETERS {
-        return Err(Rejection::Parameter(format!(
-            "expected at most {MAX_SEARCH_PARAMETERS} parameters in a search"
-        )));
-    }
-    let mut needed = Vec::new();
-    for parameter in query.named(name) {
-        // What narrows the search for one reader and not for another narrows nothing.
-        if !parameter.is_plainly_listed(name) {
-            return Err(Rejection::Parameter(format!(
-                "`{name}`: expected it spelled `{name}`, `{name}[]` or `{name}[0]`"
-            )));
+            Self::Hydration { parameter, step, from, field: None } => {
+                write!(f, "`{parameter}`: step {step}, and what `{from}` leads to is not known")
+            }
+            Self::Parameter(name) => write!(f, "the parameter `{name}`"),
+            Self::Query { index: 0, line, column } => {
+                write!(f, "the query at line {line}, column {column}")
+            }
+            Self::Query { index, line, column } => {
+                write!(f, "query {} at line {line}, column {column}", index + 1)
+            }
+            Self::Route => f.write_str("the method and path"),
+            Self::Segment(name) => write!(f, "`{{{name}}}` in the path"),
+            Self::WholeSearch(parameter) => {
+                write!(f, "a search without `{parameter}`, which is of everything")
+            }
         }
-        let Ok(resource) = std::str::from_utf8(&parameter.value) else {
-            return Err(Rejection::Parameter(format!("`{name}` is not UTF-8")));
-        };
-        needed.push(Right::new(resource, &search.action));
-    }
-    if needed.is_empty() {
-        needed.push(Right::new(EVERY, &search.action));
-    }
-    Ok(needed)
-}
-
-fn hydrated_steps(hydration: &Hydration, query: &Query<'_>) -> Result<u8, Rejection> {
-    let mut parameters = query.named(&hydration.parameter);
-    let Some(parameter) = parameters.next() else {
-        return Ok(0);
-    };
-    let steps = match &*parameter.value {
-        b"0" => Some(0),
-        b"1" => Some(1),
-        b"2" => Some(2),
-        _ => None,
-    };
-    match steps {
-        Some(steps)
-            if parameter.is_plainly(&hydration.parameter) && parameters.next().is_none() =>
-        {
-            Ok(steps)
-        }
-        Some(_) | None => Err(Rejection::Parameter(format!(
-            "`{}`: expected 0, 1 or 2, once",
-            hydration.parameter
-        ))),
     }
 }
 
-/// Most parameters of a search: half of the 1,000 that PHP reads (`max_input_vars`).
-const MAX_SEARCH_PARAMETERS: usize = 500;
-
-/// Action needed on what comes inline.
-const HYDRATED_ACTION: &str = "read";
+const APPLICATION_KINDS: &[KeyKind] =
+    &[KeyKind::ApplicationReadWrite, KeyKind::ApplicationReadOnly];

@@ -1,46 +1,105 @@
-//! Stage: the rights that a key holds against those that a request needs.
+//! Stage: what a key holds against what a request needs.
 
-use latchkey_protocol::Right;
 use latchkey_protocol::right::EVERY;
+use latchkey_protocol::{Right, RightSet};
 
-use super::Rejection;
+use super::MissingRight;
+use super::reach::{Needed, Requirement};
 use crate::profile::Profile;
 use crate::profile::routes::Access;
 use crate::replica::KeyRecord;
 
-/// Checks that a key may do what a request needs.
+/// Checks that a key may do what a request needs. Returns those of its rights that this takes.
 ///
 /// # Errors
 ///
-/// [`Rejection::MissingRight`] with the first right that is not held.
+/// [`MissingRight`] with the first right that is not held.
 pub fn check(
     profile: &Profile,
     access: &Access,
-    needed: &[Right],
+    needed: &[Needed<'_>],
     key: &KeyRecord,
-) -> Result<(), Rejection> {
+) -> Result<Vec<Right>, MissingRight> {
     if access.pass_kinds.contains(&key.kind) {
-        return Ok(());
+        return Ok(Vec::new());
     }
-    if !access.only_kinds.is_empty() && !access.only_kinds.contains(&key.kind) {
-        return Err(missing(Right::new(EVERY, EVERY), key));
-    }
-    match needed.iter().find(|right| !holds(profile, key, right)) {
-        Some(right) => Err(missing(right.clone(), key)),
-        None => Ok(()),
+    match needed.iter().find(|needed| !is_met(profile, &needed.requirement, key)) {
+        Some(needed) => Err(missing(&needed.requirement, key)),
+        None => Ok(exercised(profile, needed, key)),
     }
 }
 
-fn holds(profile: &Profile, key: &KeyRecord, right: &Right) -> bool {
-    let Right { resource, action } = right;
+/// Reports whether a key has what it takes.
+#[must_use]
+pub fn is_met(profile: &Profile, requirement: &Requirement<'_>, key: &KeyRecord) -> bool {
+    match requirement {
+        Requirement::Kind(kinds) => kinds.contains(&key.kind),
+        Requirement::Right(Right { resource, action }) => {
+            holds(profile, &key.rights, resource, action)
+        }
+    }
+}
+
+/// Reports whether rights cover an action on a resource, by name, through `*`, or since another
+/// action implies it.
+pub(super) fn holds(profile: &Profile, held: &RightSet, resource: &str, action: &str) -> bool {
     if action == ANY_ACTION {
-        return key.rights.holds_any_action(resource);
+        return held.holds_any_action(resource);
     }
-    key.rights.holds(resource, action)
-        || profile.implying(resource, action).any(|held| key.rights.holds(resource, held))
+    held.holds(resource, action)
+        || profile.implying(resource, action).any(|implying| held.holds(resource, implying))
 }
 
-fn missing(needed: Right, key: &KeyRecord) -> Rejection {
+/// Returns those of a key's rights by which it has what is needed, each once.
+///
+/// They are named as the key's rules name the resource, with the action that was needed where a rule
+/// says `*`: so there are never more of them than rules times actions, whatever a client asks for.
+#[must_use]
+pub fn exercised(profile: &Profile, needed: &[Needed<'_>], key: &KeyRecord) -> Vec<Right> {
+    let mut exercised: Vec<Right> = Vec::new();
+    for needed in needed {
+        let Requirement::Right(Right { resource, action }) = &needed.requirement else {
+            continue;
+        };
+        // The rule that names the resource comes first: it makes one for every resource unneeded.
+        let granted = [resource.as_str(), EVERY]
+            .into_iter()
+            .find_map(|on| granting(profile, &key.rights, on, resource, action));
+        for right in granted.unwrap_or_default() {
+            if !exercised.contains(&right) {
+                exercised.push(right);
+            }
+        }
+    }
+    exercised
+}
+
+/// Returns by which of its actions the rule on a resource, or on every one, grants an action.
+fn granting(
+    profile: &Profile,
+    held: &RightSet,
+    on: &str,
+    resource: &str,
+    action: &str,
+) -> Option<Vec<Right>> {
+    let rule = held.rules().iter().find(|rule| rule.resource == on)?;
+    let has = |action: &str| rule.actions.iter().any(|held| held == action);
+    if action == ANY_ACTION {
+        return Some(rule.actions.iter().map(|action| Right::new(on, action)).collect());
+    }
+    if has(action) || has(EVERY) {
+        return Some(vec![Right::new(on, action)]);
+    }
+    let implying = profile.implying(resource, action).find(|implying| has(implying))?;
+    Some(vec![Right::new(on, implying)])
+}
+
+fn missing(requirement: &Requirement<'_>, key: &KeyRecord) -> MissingRight {
+    let needed = match requirement {
+        // What is for some kinds of keys alone is as good as everything to the others.
+        Requirement::Kind(_) => Right::new(EVERY, EVERY),
+        Requirement::Right(right) => right.clone(),
+    };
     let held = key
         .rights
         .rules()
@@ -48,7 +107,7 @@ fn missing(needed: Right, key: &KeyRecord) -> Rejection {
         .flat_map(|rule| rule.actions.iter().map(|action| Right::new(&rule.resource, action)))
         .map(|right| right.to_string())
         .collect();
-    Rejection::MissingRight { needed, held }
+    MissingRight { needed, held }
 }
 
 /// Stands in a route's need for whichever action the key holds.

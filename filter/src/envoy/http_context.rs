@@ -6,11 +6,12 @@ use std::rc::Rc;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
-use proxy_wasm::types::{Action, MapType};
+use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::host;
 use super::source::Source;
 use crate::answer::{self, Answer, rate_limit};
+use crate::authorize::body::{self, Body};
 use crate::authorize::charge::{self, Charge};
 use crate::authorize::edits::{self, Edits};
 use crate::authorize::{self, Headers, Holder, Judgement, Permit, Rejection, Request};
@@ -21,15 +22,17 @@ use crate::leases::{MAX_WAIT_MS, Moment};
 pub(super) struct Gateway {
     pub(super) config: Config,
     pub(super) source: Rc<Source>,
+    /// Whether Envoy gives the filter a body while the headers are held back.
+    pub(super) reads_bodies: bool,
 }
 
-/// A request that waits for the first snapshot or for a lease.
+/// A request that waits for the first snapshot, its body, or a lease.
 pub(super) struct Waiting {
     context_id: u32,
     awaits: Awaits,
     /// On the clock that never steps.
     since_ms: u64,
-    /// Length of its headers.
+    /// Length of its headers and body.
     pub(super) bytes: usize,
     headers: Vec<(String, Vec<u8>)>,
     gateway: Rc<Gateway>,
@@ -39,6 +42,7 @@ pub(super) struct Waiting {
 /// What a request waits for.
 #[derive(Clone, Copy)]
 enum Awaits {
+    Body,
     /// A lease; so many answers had come when there was none.
     Lease {
         answers: u64,
@@ -52,8 +56,37 @@ struct Progress {
     is_waiting: Cell<bool>,
     is_replied: Cell<bool>,
     token_in_query: Cell<bool>,
+    body: RefCell<Received>,
     /// Headers for the response.
     rate_limit: RefCell<Vec<(&'static str, String)>>,
+}
+
+/// What has come of a body.
+#[derive(Default)]
+enum Received {
+    #[default]
+    Pending,
+    TooLarge,
+    Unavailable,
+    Whole(Vec<u8>),
+}
+
+impl Received {
+    fn len(&self) -> usize {
+        match self {
+            Self::Pending | Self::TooLarge | Self::Unavailable => 0,
+            Self::Whole(bytes) => bytes.len(),
+        }
+    }
+
+    fn as_body(&self) -> Body<'_> {
+        match self {
+            Self::Pending => Body::Pending,
+            Self::TooLarge => Body::TooLarge,
+            Self::Unavailable => Body::Unavailable,
+            Self::Whole(bytes) => Body::Whole(bytes),
+        }
+    }
 }
 
 /// The context of one request.
@@ -75,12 +108,49 @@ impl Http {
         }
         Action::Continue
     }
+
+    /// Takes in that the body is there, and decides the request if it waited for that.
+    fn on_body(&self, gateway: &Gateway, received: Received) -> Action {
+        let body_bytes = received.len();
+        self.progress.body.replace(received);
+        let waiting = {
+            let mut all = gateway.source.waiting.borrow_mut();
+            let is_due = |waiting: &Waiting| {
+                waiting.context_id == self.context_id && matches!(waiting.awaits, Awaits::Body)
+            };
+            all.iter().position(is_due).map(|index| all.remove(index))
+        };
+        let Some(mut waiting) = waiting else {
+            return Action::Pause;
+        };
+        waiting.bytes += body_bytes;
+        let now = host::now();
+        let has_room = gateway.source.has_room_for(waiting.bytes);
+        let patience = if has_room { waiting.patience(now) } else { Patience::MayNotWait };
+        match waiting.decide(now, patience) {
+            Verdict::Forward => Action::Continue,
+            Verdict::Replied | Verdict::Wait(_) => Action::Pause,
+        }
+    }
+
+    /// Returns the body that was held back so far, if it is not larger than what is judged.
+    fn held_back(gateway: &Gateway, body_size: usize) -> Received {
+        if body_size > gateway.config.max_body_bytes {
+            return Received::TooLarge;
+        }
+        let buffer = BufferType::HttpRequestBody;
+        let bytes = hostcalls::get_buffer(buffer, 0, gateway.config.max_body_bytes + 1);
+        match bytes.ok().flatten().unwrap_or_default() {
+            bytes if bytes.len() > gateway.config.max_body_bytes => Received::TooLarge,
+            bytes => Received::Whole(bytes),
+        }
+    }
 }
 
 impl Context for Http {}
 
 impl HttpContext for Http {
-    fn on_http_request_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
+    fn on_http_request_headers(&mut self, _num_headers: usize, end_of_stream: bool) -> Action {
         let Some(gateway) = &self.gateway else {
             // Envoy makes no request context before the configuration was accepted; should it do
             // so, there is nothing to decide with.
@@ -88,6 +158,16 @@ impl HttpContext for Http {
             return Action::Pause;
         };
         let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
+        let max_body_bytes = gateway.config.max_body_bytes;
+        self.progress.body.replace(if end_of_stream {
+            Received::Whole(Vec::new())
+        } else if !gateway.reads_bodies {
+            Received::Unavailable
+        } else if body::is_announced_larger(Headers(&headers), max_body_bytes) {
+            Received::TooLarge
+        } else {
+            Received::Pending
+        });
         let now = host::now();
         match decide(gateway, &headers, now, &self.progress, Patience::MayWait) {
             Verdict::Forward => Action::Continue,
@@ -126,18 +206,33 @@ impl HttpContext for Http {
 
     // Where an operator sets `allow_on_headers_stop_iteration`, a body goes on to the upstream unless
     // this holds it back too.
-    fn on_http_request_body(&mut self, _body_size: usize, _end_of_stream: bool) -> Action {
-        self.hold_back()
+    fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        let is_pending = matches!(*self.progress.body.borrow(), Received::Pending);
+        match &self.gateway {
+            Some(gateway) if is_pending && self.progress.is_waiting.get() => {
+                let is_complete = end_of_stream || body_size > gateway.config.max_body_bytes;
+                if is_complete {
+                    return self.on_body(gateway, Self::held_back(gateway, body_size));
+                }
+                Action::Pause
+            }
+            Some(_) | None => self.hold_back(),
+        }
     }
 
     fn on_http_request_trailers(&mut self, _num_trailers: usize) -> Action {
-        if let Some(gateway) = &self.gateway {
-            let map = MapType::HttpRequestTrailers;
-            for (name, _) in hostcalls::get_map_bytes(map).unwrap_or_default() {
-                if edits::is_never_forwarded(&gateway.config.profile, &name) {
-                    let _ = hostcalls::remove_map_value(map, &name);
-                }
+        let Some(gateway) = &self.gateway else {
+            return self.hold_back();
+        };
+        let map = MapType::HttpRequestTrailers;
+        for (name, _) in hostcalls::get_map_bytes(map).unwrap_or_default() {
+            if edits::is_never_forwarded(&gateway.config.profile, &name) {
+                let _ = hostcalls::remove_map_value(map, &name);
             }
+        }
+        let is_pending = matches!(*self.progress.body.borrow(), Received::Pending);
+        if is_pending && self.progress.is_waiting.get() {
+            return self.on_body(gateway, Self::held_back(gateway, 0));
         }
         self.hold_back()
     }
@@ -174,38 +269,50 @@ pub(super) fn serve_waiting(source: &Source, now: Moment) {
                 answers != leases.answers() || waiting.is_over(now) || !leases.may_wait(now)
             }
             Awaits::Snapshot => is_ready || waiting.is_over(now),
+            Awaits::Body => waiting.is_over(now),
         };
         source.waiting.borrow_mut().extract_if(.., is_due).collect()
     };
-    for mut waiting in due {
+    for waiting in due {
         // The client may be gone since, and its context with it.
         if hostcalls::set_effective_context(waiting.context_id).is_err() {
             continue;
         }
-        waiting.progress.is_waiting.set(false);
-        let patience = if waiting.is_over(now) { Patience::MayNotWait } else { Patience::MayWait };
-        let Waiting { headers, gateway, progress, .. } = &waiting;
-        match decide(gateway, headers, now, progress, patience) {
+        let patience = waiting.patience(now);
+        match waiting.decide(now, patience) {
             Verdict::Forward => {
                 let _ = hostcalls::resume_http_request();
             }
-            Verdict::Replied => {}
-            Verdict::Wait(awaits) => {
-                progress.is_waiting.set(true);
-                if matches!(waiting.awaits, Awaits::Snapshot) {
-                    waiting.since_ms = now.steady_ms();
-                }
-                waiting.awaits = awaits;
-                source.waiting.borrow_mut().push(waiting);
-            }
+            Verdict::Replied | Verdict::Wait(_) => {}
         }
     }
 }
 
 impl Waiting {
+    /// Decides it, in its context; it waits on if there is something else to wait for.
+    fn decide(mut self, now: Moment, patience: Patience) -> Verdict {
+        self.progress.is_waiting.set(false);
+        let verdict = decide(&self.gateway, &self.headers, now, &self.progress, patience);
+        if let Verdict::Wait(awaits) = verdict {
+            self.progress.is_waiting.set(true);
+            if std::mem::discriminant(&self.awaits) != std::mem::discriminant(&awaits) {
+                self.since_ms = now.steady_ms();
+            }
+            self.awaits = awaits;
+            let gateway = Rc::clone(&self.gateway);
+            gateway.source.waiting.borrow_mut().push(self);
+        }
+        verdict
+    }
+
+    fn patience(&self, now: Moment) -> Patience {
+        if self.is_over(now) { Patience::MayNotWait } else { Patience::MayWait }
+    }
+
     /// Reports whether it has waited for as long as it may.
     fn is_over(&self, now: Moment) -> bool {
         let most_ms = match self.awaits {
+            Awaits::Body => MAX_BODY_WAIT_MS,
             Awaits::Lease { .. } => MAX_WAIT_MS,
             Awaits::Snapshot => self.gateway.config.startup_wait_ms,
         };
@@ -233,11 +340,17 @@ fn decide(
     progress: &Progress,
     patience: Patience,
 ) -> Verdict {
-    let Gateway { config, source } = gateway;
+    let Gateway { config, source, .. } = gateway;
     let profile = &config.profile;
     let headers = Headers(headers);
     let poller = source.poller.borrow();
-    let request = Request { headers, now_ms: now.wall_ms, client_address: &client_address };
+    let received = progress.body.borrow();
+    let request = Request {
+        headers,
+        body: received.as_body(),
+        now_ms: now.wall_ms,
+        client_address: &client_address,
+    };
     let mut judgement = authorize::authorize(profile, poller.replica(), &request);
     let may_wait = matches!(patience, Patience::MayWait);
     let leases = &mut *source.leases.borrow_mut();
@@ -255,15 +368,20 @@ fn decide(
         Charge::OnCredit => source.metrics.count_credit(),
         Charge::Done => {}
     }
-    if may_wait
-        && config.startup_wait_ms > 0
-        && matches!(judgement.outcome, Err(Rejection::NotReady))
-    {
-        return Verdict::Wait(Awaits::Snapshot);
+    match &judgement.outcome {
+        Err(Rejection::NotReady) if may_wait && config.startup_wait_ms > 0 => {
+            return Verdict::Wait(Awaits::Snapshot);
+        }
+        Err(Rejection::BodyPending) if may_wait => return Verdict::Wait(Awaits::Body),
+        Err(Rejection::BodyUnavailable) => source.warn_of_unread_bodies(),
+        Err(_) | Ok(_) => {}
     }
 
     progress.token_in_query.set(judgement.token_in_query);
     source.metrics.count_outcome(&judgement.outcome);
+    if judgement.outcome.is_ok() && judgement.shadowed.is_some() {
+        source.metrics.count_shadowed();
+    }
     let rates = leases.rates(&judgement.dues, now);
     let rates = rate_limit::headers(&profile.rate_limit_headers, &rates, leases.server_ms(now));
     match &judgement.outcome {
@@ -306,8 +424,17 @@ fn record(judgement: &Judgement<'_>, headers: Headers<'_>, waits: bool) {
         let _ = hostcalls::set_property(vec!["latchkey_account"], Some(account.as_bytes()));
         let _ = hostcalls::set_property(vec!["latchkey_key"], Some(key.as_bytes()));
     }
+    let missing = match &judgement.outcome {
+        Err(Rejection::MissingRight(missing)) => Some(&missing.needed),
+        Err(_) | Ok(_) => judgement.shadowed.as_ref(),
+    };
+    if let Some(right) = missing {
+        let right = right.to_string();
+        let _ = hostcalls::set_property(vec!["latchkey_missing_right"], Some(right.as_bytes()));
+    }
     let decision = match &judgement.outcome {
         Ok(_) if waits => "waiting",
+        Ok(_) if judgement.shadowed.is_some() => "shadowed",
         Ok(Permit::Anonymous) => "anonymous",
         Ok(Permit::Key) => "permitted",
         Err(rejection) => rejection.reason(),
@@ -341,3 +468,7 @@ fn client_address() -> Option<IpAddr> {
     let address = std::str::from_utf8(&address).ok()?;
     address.parse::<SocketAddr>().ok().map(|address| address.ip())
 }
+
+/// How long a body may take on which the decision depends, in milliseconds: as long as Envoy lets a
+/// stream be idle in the configuration that ships with this.
+const MAX_BODY_WAIT_MS: u64 = 15_000;

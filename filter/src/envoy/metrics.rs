@@ -15,6 +15,7 @@ pub(super) struct Metrics {
     forbidden: Option<u32>,
     over_limit: Option<u32>,
     unavailable: Option<u32>,
+    shadowed: Option<u32>,
     waited: Option<u32>,
     on_credit: Option<u32>,
     lease_calls: Option<u32>,
@@ -35,6 +36,7 @@ impl Metrics {
             forbidden: counter("latchkey_requests_forbidden"),
             over_limit: counter("latchkey_requests_over_limit"),
             unavailable: counter("latchkey_requests_unavailable"),
+            shadowed: counter("latchkey_requests_shadowed"),
             waited: counter("latchkey_requests_waited"),
             on_credit: counter("latchkey_requests_on_credit"),
             lease_calls: counter("latchkey_lease_calls"),
@@ -50,10 +52,14 @@ impl Metrics {
             Ok(Permit::Anonymous) => self.anonymous,
             Ok(Permit::Key) => self.permitted,
             Err(
-                Rejection::MethodOverride(_)
+                Rejection::BodyPending
+                | Rejection::BodyTooLarge
+                | Rejection::Graphql(_)
+                | Rejection::MethodOverride(_)
                 | Rejection::MisplacedToken
                 | Rejection::Parameter(_)
-                | Rejection::Path(_),
+                | Rejection::Path(_)
+                | Rejection::UnsupportedBody(_),
             ) => self.bad_request,
             Err(
                 Rejection::ExpiredKey
@@ -61,9 +67,11 @@ impl Metrics {
                 | Rejection::UnknownToken
                 | Rejection::UnusableToken(_),
             ) => self.unauthenticated,
-            Err(Rejection::AddressNotAllowed | Rejection::MissingRight { .. }) => self.forbidden,
+            Err(Rejection::AddressNotAllowed | Rejection::MissingRight(_)) => self.forbidden,
             Err(Rejection::LimitReached { .. }) => self.over_limit,
-            Err(Rejection::NotReady | Rejection::Unreachable) => self.unavailable,
+            Err(Rejection::BodyUnavailable | Rejection::NotReady | Rejection::Unreachable) => {
+                self.unavailable
+            }
         });
     }
 
@@ -72,6 +80,11 @@ impl Metrics {
         if let Some(id) = self.revision {
             let _ = hostcalls::record_metric(id, revision);
         }
+    }
+
+    /// Counts a request that passes for want of enforcement only.
+    pub(super) fn count_shadowed(&self) {
+        increment(self.shadowed);
     }
 
     /// Counts a request that waits for a lease.

@@ -82,7 +82,9 @@ impl Root {
         source.leases.borrow_mut().abandon();
         source.wake.replace(Wake::register(&source.worker, self.context_id));
         let control_plane = edge_token.map(|token| ControlPlane::new(&config, &token));
-        let gateway = Rc::new(Gateway { config, source: Rc::clone(&source) });
+        let root_id = self.get_property(vec!["plugin_root_id"]).unwrap_or_default();
+        let reads_bodies = root_id == BODIES_ROOT_ID;
+        let gateway = Rc::new(Gateway { config, source: Rc::clone(&source), reads_bodies });
         self.active = Some(Active { gateway, source, control_plane });
         Ok(())
     }
@@ -354,6 +356,10 @@ impl RootContext for Root {
         Some(ContextType::HttpContext)
     }
 }
+
+/// The `root_id` of a filter to which Envoy gives bodies while it holds the headers back: one with
+/// `allow_on_headers_stop_iteration`, which a filter cannot see.
+const BODIES_ROOT_ID: &[u8] = b"bodies";
 
 /// How often the root context looks for what is due: a twentieth of the second within which a
 /// change must be in force, at a cost of 20 wake-ups a second and VM.

@@ -4,7 +4,7 @@
 //! learned has to outlive it: a static leads the new one to it while the old one is still there.
 //! When the last one goes, it goes too, so that no forgotten copy comes back into use.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
@@ -25,16 +25,29 @@ pub(super) struct Source {
     pub(super) leases: RefCell<Leases>,
     /// By what a request wakes a root context; none while there is no root context to wake.
     pub(super) wake: RefCell<Option<Wake>>,
-    /// Requests that wait for the first snapshot or for a lease.
+    /// Requests that wait for the first snapshot, their bodies or a lease.
     pub(super) waiting: RefCell<Vec<Waiting>>,
+    /// Whether it was said that bodies are not read.
+    is_warned: Cell<bool>,
     pub(super) metrics: Metrics,
 }
 
 impl Source {
-    /// Reports whether one more request may wait, with so many bytes of headers.
+    /// Reports whether one more request may wait, with so many bytes of headers and body.
     pub(super) fn has_room_for(&self, bytes: usize) -> bool {
         let waiting: usize = self.waiting.borrow().iter().map(|waiting| waiting.bytes).sum();
         waiting.saturating_add(bytes) <= MAX_WAITING_BYTES
+    }
+
+    /// Logs, once, that requests are refused since their bodies are not read.
+    pub(super) fn warn_of_unread_bodies(&self) {
+        if !self.is_warned.replace(true) {
+            log::error!(
+                "latchkey: a request whose body decides is refused, since bodies are not read here: \
+                 on its route, use a filter with `allow_on_headers_stop_iteration: true` and \
+                 `root_id: bodies`"
+            );
+        }
     }
 }
 
@@ -71,6 +84,7 @@ pub(super) fn source(config: &Config, node_id: &str) -> Rc<Source> {
                 worker,
                 wake: RefCell::new(None),
                 waiting: RefCell::new(Vec::new()),
+                is_warned: Cell::new(false),
                 metrics: Metrics::define(),
             })
         };
@@ -98,5 +112,5 @@ fn instance(node_id: &str) -> String {
 /// Characters of a node id that tell proxies apart; the control plane takes 256 bytes in all.
 const MAX_NODE_ID_CHARS: usize = 60;
 
-/// Most bytes of headers that may wait in a VM: its memory is never given back.
+/// Most bytes of headers and bodies that may wait in a VM: its memory is never given back.
 const MAX_WAITING_BYTES: usize = 16 << 20;

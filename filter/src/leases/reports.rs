@@ -4,9 +4,10 @@ use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use latchkey_protocol::lease::{Credit, KeyUsage, LeaseCall, LeaseReport, MAX_ENTRIES};
-use latchkey_protocol::{Subject, Window};
+use latchkey_protocol::{Right, Subject, Window};
 
 use super::{Due, MAX_ADDRESSES, is_address};
+use crate::authorize::Holder;
 
 /// What waits to be reported.
 #[derive(Debug, Default)]
@@ -47,8 +48,9 @@ impl Reports {
         true
     }
 
-    /// Counts a call for the key with which it was made.
-    pub(super) fn add_use(&mut self, account: &Arc<str>, key: &Arc<str>, at_ms: u64) {
+    /// Counts a call for the key with which it was made, and notes the rights that it took.
+    pub(super) fn add_use(&mut self, holder: &Holder, exercised: &[Right], at_ms: u64) {
+        let Holder { account, key } = holder;
         let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS);
         if self.usage.len() >= MAX_REMEMBERED && !self.usage.contains_key(&entry) {
             return;
@@ -58,9 +60,15 @@ impl Reports {
             key: Arc::clone(key),
             last_used_at_ms: at_ms,
             count: 0,
+            rights: Vec::new(),
         });
         usage.count += 1;
         usage.last_used_at_ms = usage.last_used_at_ms.max(at_ms);
+        for right in exercised {
+            if !usage.rights.contains(right) {
+                usage.rights.push(right.clone());
+            }
+        }
     }
 
     /// Moves as much into a call as it may hold; what is left is due at once.

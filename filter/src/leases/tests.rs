@@ -238,11 +238,15 @@ fn recalled_lease_is_given_back_at_once() {
     assert_eq!(leases.charge(&dues(), at(4), true), Charged::NoLease);
 }
 
+fn holder() -> Holder {
+    Holder { account: "acme".into(), key: "key_1".into() }
+}
+
 #[test]
 fn step_of_the_control_planes_clock_gives_all_back() {
     let mut leases = with_lease(&dues(), 9);
     assert_eq!(leases.charge(&dues(), at(2), true), Charged::Admitted);
-    leases.note_use(&"acme".into(), &"key_1".into(), at(2));
+    leases.note_use(&holder(), &[], at(2));
     call(&mut leases, 1_500);
     let body = LeaseAnswer { sequence: 2, now_ms: EPOCH_MS - 50_000, outcomes: vec![] };
     let attempt = leases.exchange.attempts;
@@ -257,14 +261,19 @@ fn step_of_the_control_planes_clock_gives_all_back() {
 #[test]
 fn use_is_reported_per_key_and_hour() {
     let mut leases = with_lease(&dues(), 9);
-    let (account, key): (Arc<str>, Arc<str>) = ("acme".into(), "key_1".into());
-    for ms in [2, 3, 3_605_000] {
-        leases.note_use(&account, &key, at(ms));
+    let [read, create] = ["posts:read", "posts:create"].map(|right| right.parse().unwrap());
+    for (ms, rights) in [(2, vec![read]), (3, vec![]), (3_605_000, vec![create])] {
+        let rights: Vec<Right> = rights;
+        leases.note_use(&holder(), &rights, at(ms));
+        leases.note_use(&holder(), &rights, at(ms));
     }
     let usage = call(&mut leases, 3_605_000).usage;
     let counts: Vec<u64> = usage.iter().map(|usage| usage.count).collect();
-    assert_eq!(counts, [2, 1]);
+    assert_eq!(counts, [4, 2]);
     assert_eq!(usage[0].last_used_at_ms, EPOCH_MS + 3);
+    let rights: Vec<String> =
+        usage.iter().flat_map(|usage| usage.rights.iter().map(Right::to_string)).collect();
+    assert_eq!(rights, ["posts:read", "posts:create"]);
 }
 
 #[test]

@@ -17,6 +17,12 @@ pub struct Answers {
     pub address_not_allowed: AnswerTemplate,
     /// The request can be read in more than one way, or not at all.
     pub bad_request: AnswerTemplate,
+    /// The body is larger than what is judged; as `bad_request` if absent.
+    pub too_large: Option<AnswerTemplate>,
+    /// The body is of another type than what is judged; as `bad_request` if absent.
+    pub unsupported_type: Option<AnswerTemplate>,
+    /// The body did not come in time; as `bad_request` if absent.
+    pub timeout: Option<AnswerTemplate>,
     /// A limit over a long window is used up.
     pub quota: AnswerTemplate,
     /// A limit over a window of at most `throttle_seconds` is used up.

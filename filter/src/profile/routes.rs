@@ -3,6 +3,8 @@
 use latchkey_protocol::{KeyKind, Right};
 use serde::Deserialize;
 
+use super::graphql::Graphql;
+
 /// One route of an API.
 #[derive(Clone, Debug, Deserialize)]
 #[serde(from = "RouteFile")]
@@ -150,8 +152,13 @@ pub struct ParameterNeeds {
 #[derive(Clone, Debug, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Hydration {
-    /// Name of the parameter; its values are 0, 1 and 2.
+    /// Name of the parameter; its values are the numbers of relation steps, from 0.
     pub parameter: String,
+    /// Action needed on all that can come inline.
+    pub action: String,
+    /// Most steps, below 10.
+    #[serde(default = "default_max_steps")]
+    pub max_steps: u8,
 }
 
 /// A search over several resources.
@@ -164,12 +171,8 @@ pub struct Search {
     pub action: String,
 }
 
-/// A GraphQL endpoint.
-#[derive(Clone, Debug, Deserialize)]
-#[serde(deny_unknown_fields)]
-pub struct Graphql {
-    /// Action needed on all that a query can return.
-    pub action: String,
+const fn default_max_steps() -> u8 {
+    2
 }
 
 impl Route {
@@ -211,6 +214,15 @@ impl Route {
         self.check_needs("needs", &self.access.needs)?;
         for (index, added) in self.parameter_needs.iter().enumerate() {
             self.check_needs(&format!("parameter_needs[{index}].needs"), &added.needs)?;
+        }
+        if let Some(hydration) = &self.hydration
+            && !(1..=9).contains(&hydration.max_steps)
+        {
+            let found = hydration.max_steps;
+            return Err(format!("hydration.max_steps: expected 1 to 9, found {found}"));
+        }
+        if let Some(graphql) = &self.graphql {
+            graphql.check().map_err(|error| format!("graphql.{error}"))?;
         }
         let says_nothing = self.access.level == AccessLevel::Rights
             && self.access.needs.is_empty()
@@ -279,6 +291,12 @@ impl RouteTable {
             listed.push(index);
         }
         Ok(Self { routes, root })
+    }
+
+    /// Returns all routes, in the order of the file.
+    #[must_use]
+    pub fn all(&self) -> &[Route] {
+        &self.routes
     }
 
     /// Returns the route of a method and the decoded segments of a path.

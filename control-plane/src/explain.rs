@@ -1,0 +1,275 @@
+//! What the gateway would make of a request, and why: the filter's own code, asked.
+
+use std::net::IpAddr;
+
+use latchkey_filter::answer;
+use latchkey_filter::authorize::body::Body;
+use latchkey_filter::authorize::reach::{Needed, Requirement};
+use latchkey_filter::authorize::{
+    self, Headers, Judgement, MissingRight, Permit, Rejection, Request, rights,
+};
+use latchkey_filter::profile::Profile;
+use latchkey_filter::profile::carriers::Carrier;
+use latchkey_filter::replica::{KeyRecord, Replica};
+use latchkey_protocol::{KeyHash, KeyKind, PlainToken, Revision, Right, Rule};
+use serde::Serialize;
+use serde_json::Value;
+use utoipa::ToSchema;
+
+use crate::edge::draft::Draft;
+use crate::store::changes::TokenRow;
+
+/// A request to look into.
+#[derive(Debug)]
+pub(crate) struct Question {
+    pub(crate) method: String,
+    /// With the query string.
+    pub(crate) path: String,
+    pub(crate) body: Option<Vec<u8>>,
+    /// Where the client is; if absent, where the key may be used from.
+    pub(crate) client_address: Option<IpAddr>,
+    /// What the client presents, and what filters know of it.
+    pub(crate) credential: Option<(PlainToken, Option<TokenRow>)>,
+    /// The time, in milliseconds since the epoch.
+    pub(crate) now_ms: u64,
+}
+
+/// What the gateway would decide, and why. Limits are not looked at.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Explanation {
+    pub(crate) decision: Decision,
+    /// What Envoy's access log would say: `permitted`, `anonymous`, `shadowed`, or why it is refused.
+    #[schema(examples("missing_right"))]
+    pub(crate) reason: &'static str,
+    /// HTTP status of the refusal; 200 if the request would reach the API.
+    #[schema(examples(403))]
+    pub(crate) status: u16,
+    /// What decided, in a sentence.
+    #[schema(examples("no rule of the key grants `authors:read`"))]
+    pub(crate) decided_by: String,
+    /// The route of the profile that the request is on; absent if none lists it.
+    #[schema(examples("GET /api/v1/content/{type}"))]
+    pub(crate) route: Option<String>,
+    /// What the request needs, each with the part of the request that needs it.
+    pub(crate) needed: Vec<Need>,
+    /// The rules of the key.
+    pub(crate) held: Vec<Rule>,
+    /// The right that is missing.
+    #[schema(value_type = Option<String>, examples("authors:read"))]
+    pub(crate) missing: Option<Right>,
+    /// What the API would see as path and query; absent if nothing would reach it.
+    pub(crate) forwarded: Option<String>,
+    /// What the client would get; absent if the API would answer.
+    pub(crate) answer: Option<Answer>,
+}
+
+/// Whether a request passes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum Decision {
+    Permitted,
+    Refused,
+}
+
+/// Something that a request needs.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Need {
+    /// The right, such as `authors:read`; absent where the kind of the key matters.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(value_type = Option<String>, examples("authors:read"))]
+    pub(crate) right: Option<Right>,
+    /// Its resource.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    resource: Option<String>,
+    /// Its action; `?` is any.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    action: Option<String>,
+    /// Kinds of keys, one of which it takes.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) kinds: Option<Vec<KeyKind>>,
+    /// The part of the request that needs it.
+    #[schema(examples("`hydrate`: step 1, by the field `author` of `blogposts`"))]
+    pub(crate) needed_by: String,
+    /// Whether the key has it.
+    pub(crate) is_held: bool,
+    /// The rule of the key that grants it.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) rule: Option<Rule>,
+}
+
+/// A refusal as the client sees it.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Answer {
+    status: u16,
+    /// Names and values.
+    headers: Vec<(String, String)>,
+    body: Value,
+}
+
+/// Returns what a gateway of a profile would make of a request.
+pub(crate) fn explain(profile: &Profile, question: Question) -> Explanation {
+    let revision = Revision { number: 0, mark: 0 };
+    let mut replica = Replica::empty(revision);
+    let mut hash = None;
+    let token = question.credential.map(|(token, row)| {
+        if let Some(row) = row {
+            // The filter knows the key by the token that is presented here.
+            let row = TokenRow { hash: token.hash(), ..row };
+            hash = Some(row.hash);
+            let mut draft = Draft::default();
+            draft.add(row);
+            let update = draft.finish(revision, None, (0, 1), Vec::new(), Vec::new());
+            if let Err(error) = replica.add(update) {
+                tracing::error!(%error, "a key does not fit into a filter");
+            }
+        }
+        token
+    });
+    let key = hash.and_then(|hash: KeyHash| replica.find(&hash));
+    let headers = headers(profile, &question.method, &question.path, &question.body, token);
+    let client_address = || {
+        let networks = key.and_then(|key| key.networks.as_deref());
+        let allowed = networks.and_then(|networks| networks.first()).map(|network| network.addr());
+        question.client_address.or(allowed)
+    };
+    let request = Request {
+        headers: Headers(&headers),
+        body: Body::Whole(question.body.as_deref().unwrap_or_default()),
+        now_ms: question.now_ms,
+        client_address: &client_address,
+    };
+    let judgement = authorize::authorize(profile, Some(&replica), &request);
+    describe(profile, key, &question.method, &question.path, &judgement)
+}
+
+fn headers(
+    profile: &Profile,
+    method: &str,
+    path: &str,
+    body: &Option<Vec<u8>>,
+    token: Option<PlainToken>,
+) -> Vec<(String, Vec<u8>)> {
+    let mut path = path.to_owned();
+    let mut carried = None;
+    if let Some(token) = token {
+        let token = token.reveal();
+        carried = profile.carriers.iter().find_map(|carrier| match carrier {
+            Carrier::Bearer(name) => Some((name.clone(), format!("Bearer {token}"))),
+            Carrier::Header(name) => Some((name.clone(), token.to_owned())),
+            Carrier::Query(_) => None,
+        });
+        if carried.is_none()
+            && let Some(Carrier::Query(name)) = profile.carriers.first()
+        {
+            path.push(if path.contains('?') { '&' } else { '?' });
+            path.push_str(&format!("{name}={token}"));
+        }
+    }
+    let json = body.as_ref().map(|_| ("content-type".to_owned(), "application/json".to_owned()));
+    let pseudo = [(":method", method), (":path", path.as_str()), (":authority", "gateway")];
+    let pseudo = pseudo.map(|(name, value)| (name.to_owned(), value.to_owned()));
+    let all = pseudo.into_iter().chain(carried).chain(json);
+    all.map(|(name, value)| (name, value.into_bytes())).collect()
+}
+
+fn describe(
+    profile: &Profile,
+    key: Option<&KeyRecord>,
+    method: &str,
+    path: &str,
+    judgement: &Judgement<'_>,
+) -> Explanation {
+    let needed: Vec<Need> =
+        judgement.needed.iter().map(|needed| need(profile, key, needed)).collect();
+    let refused = judgement.outcome.as_ref().err();
+    let answer = refused
+        .map(|rejection| answer::refusal(profile, judgement, rejection, Headers(&[])))
+        .map(|answer| Answer {
+            status: answer.status,
+            headers: answer.headers,
+            body: serde_json::from_str(&answer.body).unwrap_or(Value::String(answer.body)),
+        });
+    let missing = match refused {
+        Some(Rejection::MissingRight(MissingRight { needed, .. })) => Some(needed.clone()),
+        Some(_) | None => judgement.shadowed.clone(),
+    };
+    Explanation {
+        decision: if refused.is_some() { Decision::Refused } else { Decision::Permitted },
+        reason: match &judgement.outcome {
+            Ok(_) if judgement.shadowed.is_some() => "shadowed",
+            Ok(Permit::Anonymous) => "anonymous",
+            Ok(Permit::Key) => "permitted",
+            Err(rejection) => rejection.reason(),
+        },
+        status: answer.as_ref().map_or(200, |answer| answer.status),
+        decided_by: decided_by(profile, key, judgement, &needed),
+        route: judgement.route.map(|route| format!("{method} {}", route.path)),
+        held: key.map(|key| key.rights.rules().to_vec()).unwrap_or_default(),
+        missing,
+        forwarded: refused
+            .is_none()
+            .then(|| judgement.edits.path.clone().unwrap_or_else(|| path.to_owned())),
+        answer,
+        needed,
+    }
+}
+
+fn need(profile: &Profile, key: Option<&KeyRecord>, needed: &Needed<'_>) -> Need {
+    let granted_by = |key: &KeyRecord| {
+        let by = rights::exercised(profile, std::slice::from_ref(needed), key);
+        let resource = by.into_iter().next()?.resource;
+        key.rights.rules().iter().find(|rule| rule.resource == resource).cloned()
+    };
+    let (right, kinds) = match &needed.requirement {
+        Requirement::Kind(kinds) => (None, Some(kinds.to_vec())),
+        Requirement::Right(right) => (Some(right.clone()), None),
+    };
+    Need {
+        resource: right.as_ref().map(|right| right.resource.clone()),
+        action: right.as_ref().map(|right| right.action.clone()),
+        right,
+        kinds,
+        needed_by: needed.part.to_string(),
+        is_held: key.is_some_and(|key| rights::is_met(profile, &needed.requirement, key)),
+        rule: key.and_then(granted_by),
+    }
+}
+
+fn decided_by(
+    profile: &Profile,
+    key: Option<&KeyRecord>,
+    judgement: &Judgement<'_>,
+    needed: &[Need],
+) -> String {
+    let missing = needed.iter().find(|need| !need.is_held);
+    let why_missing = || match missing {
+        Some(Need { right: Some(right), needed_by, .. }) => {
+            format!("no rule of the key grants `{right}`, which is needed by {needed_by}")
+        }
+        Some(Need { kinds: Some(kinds), needed_by, .. }) => {
+            let kinds: Vec<&str> = kinds.iter().map(|kind| kind.as_str()).collect();
+            format!("{needed_by} is for keys of the kind {} only", kinds.join(" or "))
+        }
+        Some(_) | None => "the key does not hold what is needed".to_owned(),
+    };
+    let passes = |key: &KeyRecord| {
+        let access = judgement.route.map_or(&profile.unlisted, |route| &route.access);
+        access.pass_kinds.contains(&key.kind)
+    };
+    match (&judgement.outcome, key) {
+        (Err(Rejection::MissingRight(_)), _) => why_missing(),
+        (Err(rejection), _) => rejection.to_string(),
+        (Ok(_), Some(key)) if judgement.shadowed.is_some() => {
+            let who = if key.is_shadowed { "the key" } else { "the profile" };
+            format!("{who} is in shadow mode; else: {}", why_missing())
+        }
+        (Ok(_), Some(key)) if passes(key) => {
+            format!("the route lets keys of the kind {} pass", key.kind.as_str())
+        }
+        (Ok(Permit::Key), Some(_)) if needed.is_empty() => {
+            "the route needs no more than a valid key".to_owned()
+        }
+        (Ok(Permit::Key), Some(_)) => "the rules of the key grant all that is needed".to_owned(),
+        (Ok(_), _) => "the route is public".to_owned(),
+    }
+}

@@ -1,0 +1,138 @@
+//! The resources of an account, and which of them each can lead to.
+
+use std::collections::{BTreeMap, BTreeSet};
+
+use latchkey_protocol::{Relation, Resource};
+
+/// The resources of one account, with their relations.
+#[derive(Debug, Default, PartialEq, Eq, PartialOrd, Ord)]
+pub struct Resources {
+    /// By name. Those that relations point at are here too, registered or not.
+    nodes: Vec<Node>,
+}
+
+/// Place of a resource among those of its account.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub struct ResourceId(usize);
+
+/// Where a relation may point.
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
+pub enum Target {
+    /// At any resource, so at some that are not known.
+    Any,
+    /// At these.
+    Some(Vec<ResourceId>),
+}
+
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Node {
+    name: Box<str>,
+    /// Field → where it points, by field; none if the resource is not registered, so that its
+    /// relations are not known.
+    relations: Option<Vec<(Box<str>, Target)>>,
+}
+
+impl Resources {
+    /// Returns what there is to know of an account's resources.
+    #[must_use]
+    pub fn new(resources: &[Resource]) -> Self {
+        let registered: BTreeMap<&str, &Resource> =
+            resources.iter().map(|resource| (resource.name.as_str(), resource)).collect();
+        let mut names: BTreeSet<&str> = registered.keys().copied().collect();
+        for relation in resources.iter().flat_map(|resource| resource.relations.values()) {
+            if let Relation::Some(targets) = relation {
+                names.extend(targets.iter().map(String::as_str));
+            }
+        }
+        let names: Vec<&str> = names.into_iter().collect();
+        let id = |name: &String| names.binary_search(&name.as_str()).ok().map(ResourceId);
+        let target = |relation: &Relation| match relation {
+            Relation::Any(_) => Target::Any,
+            Relation::Some(targets) => Target::Some(targets.iter().filter_map(id).collect()),
+        };
+        let relations = |resource: &Resource| {
+            let fields = resource.relations.iter();
+            fields.map(|(field, relation)| (field.as_str().into(), target(relation))).collect()
+        };
+        let nodes = names.iter().map(|&name| Node {
+            name: name.into(),
+            relations: registered.get(name).copied().map(relations),
+        });
+        Self { nodes: nodes.collect() }
+    }
+
+    /// Returns a registered resource.
+    #[must_use]
+    pub fn find(&self, name: &str) -> Option<ResourceId> {
+        let index = self.nodes.binary_search_by(|node| (*node.name).cmp(name)).ok()?;
+        self.nodes.get(index)?.relations.as_ref()?;
+        Some(ResourceId(index))
+    }
+
+    /// Returns the name of a resource.
+    #[must_use]
+    pub fn name(&self, id: ResourceId) -> &str {
+        self.nodes.get(id.0).map_or("", |node| &node.name)
+    }
+
+    /// Returns the relations of a resource, by field; none if it is not registered.
+    #[must_use]
+    pub fn relations(&self, id: ResourceId) -> Option<&[(Box<str>, Target)]> {
+        self.nodes.get(id.0)?.relations.as_deref()
+    }
+}
+
+/// Reports whether a relation is that of a field: by the field's name, or by a path that ends with
+/// it, since a field of an object within an object is named by its path.
+#[must_use]
+pub fn is_relation_of(relation: &str, field: &str) -> bool {
+    relation.strip_suffix(field).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn resource(name: &str, relations: &[(&str, Relation)]) -> Resource {
+        let relations = relations.iter().map(|(f, r)| ((*f).to_owned(), r.clone())).collect();
+        Resource { name: name.to_owned(), relations }
+    }
+
+    #[test]
+    fn relations_lead_to_resources_registered_or_not() {
+        let authors = Relation::Some(vec!["authors".to_owned(), "_media".to_owned()]);
+        let any = Relation::Any("*".to_owned());
+        let resources = Resources::new(&[
+            resource("posts", &[("author", authors), ("any", any)]),
+            resource("authors", &[]),
+        ]);
+        let posts = resources.find("posts").unwrap();
+        let [(any, Target::Any), (author, Target::Some(targets))] =
+            resources.relations(posts).unwrap()
+        else {
+            panic!("two relations were expected");
+        };
+        assert_eq!((&**any, &**author), ("any", "author"));
+        let names: Vec<&str> = targets.iter().map(|&id| resources.name(id)).collect();
+        assert_eq!(names, ["authors", "_media"]);
+        assert_eq!(resources.relations(targets[0]), Some(&[][..]));
+        assert_eq!(resources.relations(targets[1]), None, "it is not registered");
+        assert_eq!(resources.find("_media"), None);
+        assert_eq!(resources.find("orders"), None);
+    }
+
+    #[test]
+    fn relation_is_found_by_its_field_at_any_depth() {
+        for (relation, field, is) in [
+            ("author", "author", true),
+            ("sections.author", "author", true),
+            ("a.b.author", "author", true),
+            ("coauthor", "author", false),
+            ("author", "coauthor", false),
+            ("author.sections", "author", false),
+            ("author", "", false),
+        ] {
+            assert_eq!(is_relation_of(relation, field), is, "{relation} {field}");
+        }
+    }
+}
