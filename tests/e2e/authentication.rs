@@ -245,7 +245,7 @@ async fn http2_is_judged_alike() {
     let port = stack.port("flotiq").unwrap();
     for (token, status) in [(cms.token.as_str(), 200), ("made-up", 401)] {
         let url = format!("http://127.0.0.1:{port}{POSTS}");
-        let answer = http::send_http2("GET", &url, &[("x-auth-token", token)]).await.unwrap();
+        let answer = http::send_http2("GET", &url, &[("x-auth-token", token)], "").await.unwrap();
         assert_eq!(answer.status, status);
     }
 }

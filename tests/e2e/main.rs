@@ -3,6 +3,7 @@
 
 mod authentication;
 mod authorization;
+mod bypass;
 mod configuration;
 mod demo;
 mod hostile;

@@ -48,7 +48,7 @@ async fn outage_denies_calls_once_leases_are_spent() {
     let headers = [("x-auth-token", key.token.as_str())];
     let get = async || {
         let begin = Instant::now();
-        let answer = send_pooled(&client, "GET", &url, &headers).await.unwrap();
+        let answer = send_pooled(&client, "GET", &url, &headers, "").await.unwrap();
         (answer, begin.elapsed())
     };
     for _ in 0..20 {
@@ -208,7 +208,7 @@ async fn busy_account_costs_few_calls_and_quiet_ones_share_them() {
         tokio::spawn(async move {
             for token in tokens {
                 let headers = [("x-auth-token", token.as_str())];
-                let answer = send_pooled(&client, "GET", &url, &headers).await.unwrap();
+                let answer = send_pooled(&client, "GET", &url, &headers, "").await.unwrap();
                 assert_eq!(answer.status, 200);
             }
         })

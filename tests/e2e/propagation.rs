@@ -32,7 +32,7 @@ impl Gateway {
         for client in &self.clients {
             wait::until("the change in every worker", wait::LONG, async || {
                 let headers = [("x-auth-token", token)];
-                let answer = send_pooled(client, "GET", &url, &headers).await.ok()?;
+                let answer = send_pooled(client, "GET", &url, &headers, "").await.ok()?;
                 (answer.status == status).then_some(())
             })
             .await

@@ -77,12 +77,13 @@ pub async fn send_pooled(
     method: &str,
     url: &str,
     headers: &[(&str, &str)],
+    body: &str,
 ) -> anyhow::Result<Response> {
     let mut request = Request::builder().method(Method::from_bytes(method.as_bytes())?).uri(url);
     for (name, value) in headers {
         request = request.header(*name, *value);
     }
-    answer(client, request.body(Full::default())?).await
+    answer(client, request.body(Full::from(body.to_owned()))?).await
 }
 
 /// Sends a request over HTTP/2, without TLS.
@@ -94,9 +95,10 @@ pub async fn send_http2(
     method: &str,
     url: &str,
     headers: &[(&str, &str)],
+    body: &str,
 ) -> anyhow::Result<Response> {
     let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
-    send_pooled(&client, method, url, headers).await
+    send_pooled(&client, method, url, headers, body).await
 }
 
 /// Sends a request with a body and trailers over HTTP/2, without TLS.

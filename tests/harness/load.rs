@@ -98,7 +98,7 @@ async fn keep_trying(
     let mut calls = Vec::new();
     while !is_over.load(Ordering::Relaxed) {
         let sent_ms = now_ms();
-        let answer = http::send_pooled(&client, "GET", &url, &[("x-auth-token", &token)]).await;
+        let answer = http::send_pooled(&client, "GET", &url, &[("x-auth-token", &token)], "").await;
         let (status, retry_after) = match &answer {
             Ok(answer) => (answer.status, answer.header("retry-after").parse().ok()),
             Err(_) => (0, None),

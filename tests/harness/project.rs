@@ -58,6 +58,16 @@ pub fn profile(name: &str) -> anyhow::Result<String> {
     Ok(std::fs::read_to_string(folder().join(format!("filter/profiles/{name}.json")))?)
 }
 
+/// Returns a file of attempts to get past the filter.
+///
+/// # Errors
+///
+/// If there is none, or it is no JSON.
+pub fn bypass(name: &str) -> anyhow::Result<serde_json::Value> {
+    let path = folder().join(format!("tests/fixtures/bypass/{name}.json"));
+    Ok(serde_json::from_str(&std::fs::read_to_string(path)?)?)
+}
+
 fn built(path: PathBuf) -> anyhow::Result<PathBuf> {
     if path.exists() {
         Ok(path)

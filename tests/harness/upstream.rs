@@ -1,6 +1,7 @@
 //! An API that echoes what reached it.
 
 use std::net::SocketAddr;
+use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use axum::Json;
@@ -21,7 +22,7 @@ use tokio::task::JoinHandle;
 pub struct Upstream {
     /// Port on 127.0.0.1.
     pub port: u16,
-    seen: Arc<Mutex<Vec<Value>>>,
+    seen: Arc<Seen>,
     server: JoinHandle<()>,
 }
 
@@ -32,7 +33,7 @@ impl Upstream {
     ///
     /// If the port is taken.
     pub async fn start(port: u16) -> anyhow::Result<Self> {
-        let seen = Arc::new(Mutex::new(Vec::new()));
+        let seen = Arc::<Seen>::default();
         let router = axum::Router::new().fallback(echo).with_state(Arc::clone(&seen));
         let listener = TcpListener::bind(SocketAddr::from(([127, 0, 0, 1], port))).await?;
         let server = tokio::spawn(async move {
@@ -52,14 +53,27 @@ impl Upstream {
     /// Returns how many requests have reached the server.
     #[must_use]
     pub fn count(&self) -> usize {
-        self.seen.lock().unwrap_or_else(PoisonError::into_inner).len()
+        self.seen.whole.lock().unwrap_or_else(PoisonError::into_inner).len()
+    }
+
+    /// Returns of how many requests at least the headers have reached the server.
+    #[must_use]
+    pub fn begun(&self) -> usize {
+        self.seen.begun.load(Ordering::SeqCst)
     }
 
     /// Returns what has reached the server so far, and forgets it.
     #[must_use]
     pub fn take_seen(&self) -> Vec<Value> {
-        std::mem::take(&mut self.seen.lock().unwrap_or_else(PoisonError::into_inner))
+        std::mem::take(&mut self.seen.whole.lock().unwrap_or_else(PoisonError::into_inner))
     }
+}
+
+/// What has reached a server.
+#[derive(Debug, Default)]
+struct Seen {
+    begun: AtomicUsize,
+    whole: Mutex<Vec<Value>>,
 }
 
 impl Drop for Upstream {
@@ -68,11 +82,12 @@ impl Drop for Upstream {
     }
 }
 
-async fn echo(State(seen): State<Arc<Mutex<Vec<Value>>>>, request: Request) -> Response {
+async fn echo(State(seen): State<Arc<Seen>>, request: Request) -> Response {
+    seen.begun.fetch_add(1, Ordering::SeqCst);
     let (parts, body) = request.into_parts();
     let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
     let answer = describe(&parts.method, &parts.uri, &parts.headers, &body);
-    let mut seen = seen.lock().unwrap_or_else(PoisonError::into_inner);
+    let mut seen = seen.whole.lock().unwrap_or_else(PoisonError::into_inner);
     if seen.len() < MAX_SEEN {
         seen.push(answer.clone());
     }

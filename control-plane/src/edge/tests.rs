@@ -4,7 +4,8 @@ use std::time::Duration;
 use latchkey_filter::profile::{Profile, SHIPPED};
 use latchkey_filter::replica::Replica;
 use latchkey_protocol::{
-    Identity, KeyHash, KeyKind, Limit, PlainToken, Revision, RightSet, Rule, Update,
+    Identity, KeyHash, KeyKind, Limit, PlainToken, Relation, Resource, Revision, RightSet, Rule,
+    Update,
 };
 use proptest::prelude::*;
 
@@ -13,11 +14,14 @@ use super::snapshots::{MAX_KEPT, Snapshots, pages};
 use crate::store::changes::{self, AccountRow, Changed, Everything, TokenRow};
 use crate::store::{
     AccountPatch, KeyPatch, NewAccount, NewKey, Origin, Plan, Store, StoreError, accounts, keys,
-    plans,
+    plans, resources,
 };
 use crate::token;
 
 const PROFILE: &str = "flotiq";
+
+/// Names of resources; keys' rules name the first one, too.
+const RESOURCES: [&str; 3] = ["posts", "topics", "places"];
 
 /// A store with an account, and all tokens that it ever had.
 struct World {
@@ -40,6 +44,9 @@ enum Step {
     EditPlan(u64),
     ChangePlan(bool),
     LimitKey(usize, u64),
+    Enforce(usize, bool),
+    PutResource(usize, usize),
+    RemoveResource(usize),
     /// Lets the filter catch up.
     Poll,
 }
@@ -55,6 +62,9 @@ fn step() -> impl Strategy<Value = Step> {
         2 => (0_u64..4).prop_map(Step::EditPlan),
         2 => any::<bool>().prop_map(Step::ChangePlan),
         1 => (any::<usize>(), 0_u64..3).prop_map(|(key, amount)| Step::LimitKey(key, amount)),
+        1 => (any::<usize>(), any::<bool>()).prop_map(|(key, on)| Step::Enforce(key, on)),
+        2 => (0_usize..3, 0_usize..4).prop_map(|(name, to)| Step::PutResource(name, to)),
+        1 => (0_usize..3).prop_map(Step::RemoveResource),
         4 => Just(Step::Poll),
     ]
 }
@@ -180,6 +190,23 @@ impl World {
                 let patch = KeyPatch { limits: Some(limits(amount)), ..KeyPatch::default() };
                 self.change(move |change| keys::edit(change, "acme", &key, &patch).map(drop)).await
             }
+            Step::Enforce(index, enforce) => {
+                let Some(key) = self.key(index) else { return };
+                let patch = KeyPatch { enforce: Some(enforce), ..KeyPatch::default() };
+                self.change(move |change| keys::edit(change, "acme", &key, &patch).map(drop)).await
+            }
+            Step::PutResource(name, to) => {
+                let relation = RESOURCES.get(to).map(|name| vec![(*name).to_owned()]);
+                let relation = relation.map_or(Relation::Any("*".to_owned()), Relation::Some);
+                let resource = Resource {
+                    name: RESOURCES[name].to_owned(),
+                    relations: [("to".to_owned(), relation)].into(),
+                };
+                self.change(move |change| resources::put(change, "acme", &resource).map(drop)).await
+            }
+            Step::RemoveResource(name) => {
+                self.change(move |change| resources::delete(change, "acme", RESOURCES[name])).await
+            }
             Step::Poll => Ok(()),
         };
     }
@@ -295,6 +322,47 @@ async fn snapshot_that_is_being_taken_in_outlives_changes() {
             world.snapshots.recent(&world.store, &world.profile, Duration::ZERO).await.unwrap();
         assert_ne!(newer.revision, first.revision);
         assert!(world.snapshots.find(PROFILE, |kept| kept.revision == first.revision).is_some());
+    }
+}
+
+/// A snapshot of thousands of keys would else have the resources of most accounts on every page.
+#[test]
+fn resources_are_on_the_first_page_that_needs_them() {
+    let resources: Arc<[Resource]> =
+        Arc::from([Resource { name: "posts".to_owned(), relations: [].into() }]);
+    let rule = |key: u32| Rule {
+        resource: format!("{}{key}", "x".repeat(50_000)),
+        actions: vec!["read".to_owned()],
+    };
+    let tokens = (0..200_u32).map(|key| TokenRow {
+        hash: KeyHash::of(&key.to_le_bytes()),
+        key: format!("key_{key}"),
+        kind: KeyKind::UserDefined,
+        account: AccountRow {
+            id: "acme".to_owned(),
+            limits: Arc::from([]),
+            resources: Some(Arc::clone(&resources)),
+        },
+        limits: Arc::from([]),
+        rights: RightSet::from(vec![rule(key)]),
+        networks: vec![],
+        expires_at_ms: None,
+        is_enforced: key % 2 == 0,
+    });
+    let revision = Revision { number: 1, mark: 1 };
+    let everything = Everything { revision, tokens: tokens.collect(), anonymous_limits: vec![] };
+    let pages = pages(everything).unwrap();
+    assert!(pages.len() > 1);
+    let mut replica = Replica::empty(revision);
+    for (index, page) in pages.iter().enumerate() {
+        let update: Update = serde_json::from_slice(page).unwrap();
+        assert_eq!(update.resources.len(), usize::from(index == 0));
+        replica.add(update).unwrap();
+    }
+    for key in 0..200_u32 {
+        let record = replica.find(&KeyHash::of(&key.to_le_bytes())).unwrap();
+        assert!(record.account.resources().find("posts").is_some());
+        assert_eq!(record.is_shadowed, key % 2 == 1);
     }
 }
 

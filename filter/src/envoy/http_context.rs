@@ -469,6 +469,6 @@ fn client_address() -> Option<IpAddr> {
     address.parse::<SocketAddr>().ok().map(|address| address.ip())
 }
 
-/// How long a body may take on which the decision depends, in milliseconds: as long as Envoy lets a
+/// How long a body may take on which the decision depends, in milliseconds: less than Envoy lets a
 /// stream be idle in the configuration that ships with this.
-const MAX_BODY_WAIT_MS: u64 = 15_000;
+const MAX_BODY_WAIT_MS: u64 = 10_000;
