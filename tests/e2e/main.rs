@@ -13,6 +13,7 @@ mod metering;
 mod outage;
 mod propagation;
 mod quota;
+mod reach;
 mod secrets;
 
 /// Tells a measurement to whoever runs a test by hand.
