@@ -42,22 +42,38 @@ test: build ## Runs every test, against the oldest and the newest Envoy
 	  ENVOY="$$envoy" cargo test --workspace --test e2e; \
 	done
 
+# How long each fuzz target runs.
+FUZZ_SECONDS ?= 60
+
+.PHONY: fuzz
+fuzz: needs-cargo .tools/fuzz/bin/cargo-fuzz ## Feeds what reads paths, query strings and GraphQL with random input, a minute each
+	@for target in graphql path query; do \
+	  echo "fuzz: $$target, $(FUZZ_SECONDS) seconds"; \
+	  mkdir -p "target/fuzz/corpus/$$target"; \
+	  CARGO_TARGET_DIR=target/fuzz .tools/fuzz/bin/cargo-fuzz run --fuzz-dir filter/fuzz --sanitizer none "$$target" \
+	    "target/fuzz/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -dict=filter/fuzz/words.dict -print_final_stats=1 2>"target/fuzz/$$target.log" \
+	    || { tail -n 40 "target/fuzz/$$target.log"; exit 1; }; \
+	  sed -n 's/^stat::number_of_executed_units: */  nothing found in runs: /p' "target/fuzz/$$target.log"; \
+	done
+
 .PHONY: lint
 lint: needs-cargo $(LINT_BIN)/.done ## Checks form, common mistakes, documentation and configuration
 	@cargo fmt --all --check
+	@cargo fmt --manifest-path filter/fuzz/Cargo.toml --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	@filter/build.sh clippy
 	@RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
 	@$(LINT_BIN)/shellcheck filter/build.sh envoy/fetch.sh .ci/run .ci/venv
 	@$(LINT_BIN)/yamllint --strict --config-file .yamllint envoy
-	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml 2>/dev/null || { echo "lint: run '$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml'"; exit 1; }
+	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null || { echo "lint: run 'make format'"; exit 1; }
 	@$(LINT_BIN)/typos
 	@echo "lint: nothing found"
 
 .PHONY: format
 format: needs-cargo $(LINT_BIN)/.done ## Formats the code
 	@cargo fmt --all
-	@$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml 2>/dev/null
+	@cargo fmt --manifest-path filter/fuzz/Cargo.toml
+	@$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null
 
 .PHONY: envoy/envoy.yaml
 envoy/envoy.yaml: build ## Writes the configuration for reading anew
@@ -73,6 +89,11 @@ needs-cargo:
 	@minor="$$(rustc --version 2>/dev/null | sed -n 's/^rustc 1\.\([0-9]*\)\..*/\1/p')"; [ "$${minor:-0}" -ge $(RUST_MINOR) ] \
 	  || { echo "latchkey: install Rust 1.$(RUST_MINOR) or later (https://rustup.rs), then try again"; exit 1; }
 	@command -v cc >/dev/null || { echo "latchkey: install a C compiler (Debian: apt-get install gcc libc6-dev), then try again"; exit 1; }
+
+.tools/fuzz/bin/cargo-fuzz:
+	@command -v c++ >/dev/null || { echo "latchkey: install a C++ compiler (Debian: apt-get install g++), then try again"; exit 1; }
+	@echo "fuzz: building cargo-fuzz (a minute)"
+	@env -u CARGO_TARGET_DIR cargo install --quiet --locked --version 0.13.2 --root .tools/fuzz cargo-fuzz
 
 $(LINT_BIN)/.done: Makefile
 	@.ci/venv .tools/lint $(LINTERS)

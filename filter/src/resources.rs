@@ -1,6 +1,7 @@
 //! The resources of an account, and which of them each can lead to.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::rc::Rc;
 
 use latchkey_protocol::{Relation, Resource};
 
@@ -21,7 +22,7 @@ pub enum Target {
     /// At any resource, so at some that are not known.
     Any,
     /// At these.
-    Some(Vec<ResourceId>),
+    Some(Rc<[ResourceId]>),
 }
 
 #[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]

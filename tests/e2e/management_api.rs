@@ -310,6 +310,20 @@ async fn resource_that_a_rule_names_cannot_be_deleted() {
     assert_eq!(control_plane.api("DELETE", path, &Value::Null).await.unwrap().status, 204);
 }
 
+/// Every worker holds them all.
+#[tokio::test]
+async fn resources_of_an_account_are_bounded() {
+    let (control_plane, _folder) = start().await;
+    let targets: Vec<String> = (0..20).map(|_| "x".repeat(64)).collect();
+    let fields = (0..450).map(|field| (format!("field{field}"), json!(targets)));
+    let large = json!({"relations": fields.collect::<serde_json::Map<_, _>>()});
+    let path = "/accounts/acme/resources/posts";
+    let answer = control_plane.api("PUT", path, &large).await.unwrap();
+    assert_problem(&answer, 409, None);
+    assert!(answer.text().contains("524288 bytes"), "{}", answer.text());
+    assert_eq!(control_plane.api("GET", path, &Value::Null).await.unwrap().status, 404);
+}
+
 #[tokio::test]
 async fn plan_bounds_the_number_of_keys() {
     let (control_plane, _folder) = start().await;
@@ -469,7 +483,9 @@ async fn document_describes_every_route() {
         ("/accounts/{account}/keys/{key}/resume", &["post"]),
         ("/accounts/{account}/resources", &["get"]),
         ("/accounts/{account}/resources/{name}", &["get", "put", "delete"]),
+        ("/accounts/{account}/usage", &["get"]),
         ("/audit", &["get"]),
+        ("/explain", &["post"]),
         ("/proxies", &["get"]),
     ] {
         let item = paths[&format!("/api/v1{path}")].as_object().unwrap();

@@ -125,17 +125,22 @@ async fn request_that_waits_is_served_once_there_is_a_snapshot() {
     stack.envoy.options.config_options = ["--startup-wait-ms", "10000"].map(str::to_owned).to_vec();
     restart_envoy(&mut stack).await;
 
-    let url = format!("http://127.0.0.1:{}{POSTS}", stack.port("flotiq").unwrap());
-    let waiting: Vec<_> = [key.token.as_str(), "made-up"]
-        .into_iter()
-        .cycle()
-        .take(40)
-        .map(|token| {
-            let (url, token) = (url.clone(), token.to_owned());
+    let port = stack.port("flotiq").unwrap();
+    let query = r#"{"query": "{ __typename }"}"#;
+    let waiting: Vec<_> = (0..40)
+        .map(|index| {
+            // Half of them wait with a body that decides.
+            let (path, body) = if index % 4 < 2 {
+                (POSTS, "a body that waits as well")
+            } else {
+                ("/api/graphql", query)
+            };
+            let token = if index % 2 == 0 { key.token.clone() } else { "made-up".to_owned() };
             tokio::spawn(async move {
-                let body = b"a body that waits as well";
-                let headers = [("x-auth-token", token.as_bytes())];
-                latchkey_tests::http::send("POST", &url, &headers, body).await
+                let url = format!("http://127.0.0.1:{port}{path}");
+                let json = ("content-type", b"application/json".as_slice());
+                let headers = [("x-auth-token", token.as_bytes()), json];
+                latchkey_tests::http::send("POST", &url, &headers, body.as_bytes()).await
             })
         })
         .collect();
@@ -146,7 +151,8 @@ async fn request_that_waits_is_served_once_there_is_a_snapshot() {
         let answer = answer.await.unwrap().unwrap();
         assert_eq!(answer.status, if index % 2 == 0 { 200 } else { 401 });
         if answer.status == 200 {
-            assert_eq!(answer.json()["body"], "a body that waits as well");
+            let body = if index % 4 < 2 { "a body that waits as well" } else { query };
+            assert_eq!(answer.json()["body"], body);
             assert_eq!(answer.json()["headers"]["x-latchkey-account"], "acme");
         }
     }

@@ -52,8 +52,9 @@ fn rights(judgement: &Judgement<'_>) -> Vec<String> {
 }
 
 fn judge<'a>(profile: &'a Profile, replica: &Replica, path: &str) -> Judgement<'a> {
-    let headers = [(":method", "GET"), (":path", path), (":authority", "g"), ("x-auth-token", TOKEN)]
-        .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+    let headers =
+        [(":method", "GET"), (":path", path), (":authority", "g"), ("x-auth-token", TOKEN)]
+            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
     let client_address = &|| None;
     let (headers, body) = (Headers(&headers), Body::Whole(b""));
     authorize(profile, Some(replica), &Request { headers, body, now_ms: 0, client_address })
@@ -62,10 +63,8 @@ fn judge<'a>(profile: &'a Profile, replica: &Replica, path: &str) -> Judgement<'
 /// A key that may read `posts` and `authors`; posts point at authors, and authors at companies.
 fn replica() -> Replica {
     let revision = Revision { number: 1, mark: 1 };
-    let rule = |resource: &str| Rule {
-        resource: resource.to_owned(),
-        actions: vec!["read".to_owned()],
-    };
+    let rule =
+        |resource: &str| Rule { resource: resource.to_owned(), actions: vec!["read".to_owned()] };
     let resource = |name: &str, target: &str| Resource {
         name: name.to_owned(),
         relations: BTreeMap::from([("to".to_owned(), Relation::Some(vec![target.to_owned()]))]),

@@ -111,8 +111,7 @@ impl<'p> Judge<'_, 'p> {
                 What::Field(name) => {
                     let next = document.items.get(index + 1);
                     let is_object = next.is_some_and(|next| next.depth > item.depth);
-                    let parent = parent.clone();
-                    self.field(name, item, &parent, is_object)
+                    self.field(name, item, parent, is_object)
                 }
             };
             around.push(within);
@@ -176,8 +175,7 @@ impl<'p> Judge<'_, 'p> {
         of: &Rc<[ResourceId]>,
         is_object: bool,
     ) -> Context {
-        let mut reached = BTreeSet::new();
-        let mut is_within = Vec::new();
+        let mut reached: Option<Rc<[ResourceId]>> = None;
         for &id in of.iter() {
             let Some(relations) = self.resources.relations(id) else {
                 // Its relations are not known; what has fields of its own may be one.
@@ -186,28 +184,31 @@ impl<'p> Judge<'_, 'p> {
                 }
                 continue;
             };
-            let mut targets = relations.iter().filter(|(field, _)| is_relation_of(field, name));
-            let Some((_, first)) = targets.next() else {
-                is_within.push(id);
-                continue;
-            };
-            for target in std::iter::once(first).chain(targets.map(|(_, target)| target)) {
-                match target {
-                    Target::Any => return self.everything(item),
-                    Target::Some(ids) => reached.extend(ids.iter().copied()),
-                }
+            for (_, target) in relations.iter().filter(|(field, _)| is_relation_of(field, name)) {
+                let Target::Some(ids) = target else {
+                    return self.everything(item);
+                };
+                reached = Some(match reached {
+                    None => Rc::clone(ids),
+                    Some(others) => others.iter().chain(ids.iter()).copied().collect(),
+                });
             }
         }
-        if reached.is_empty() {
+        let Some(reached) = reached else {
             return Context::Objects { of: Rc::clone(of), wrappers: 0 };
+        };
+        self.need(&reached, item);
+        // A relation of one of them may be an object within another, which keeps its own relations.
+        let is_relation_of = |id: &&ResourceId| {
+            let relations = self.resources.relations(**id).unwrap_or_default();
+            relations.iter().any(|(field, _)| is_relation_of(field, name))
+        };
+        let within: Vec<ResourceId> = of.iter().filter(|id| !is_relation_of(id)).copied().collect();
+        if within.is_empty() {
+            return Context::Objects { of: reached, wrappers: 0 };
         }
-        let context = self.objects(reached.iter().copied().collect(), 0, item);
-        if is_within.is_empty() {
-            return context;
-        }
-        // An object within one of them, a relation of another.
-        reached.extend(is_within);
-        Context::Objects { of: reached.into_iter().collect(), wrappers: 0 }
+        let all: BTreeSet<ResourceId> = reached.iter().copied().chain(within).collect();
+        Context::Objects { of: all.into_iter().collect(), wrappers: 0 }
     }
 
     /// Returns the resources that a name stands for.
@@ -217,13 +218,17 @@ impl<'p> Judge<'_, 'p> {
     }
 
     fn objects(&mut self, of: Vec<ResourceId>, wrappers: usize, item: &Item<'_>) -> Context {
-        for &id in &of {
+        self.need(&of, item);
+        Context::Objects { of: of.into(), wrappers }
+    }
+
+    fn need(&mut self, of: &[ResourceId], item: &Item<'_>) {
+        for &id in of {
             if self.known.insert(Some(id)) {
                 let right = Right::new(self.resources.name(id), &self.graphql.action);
                 self.add(Requirement::Right(right), item);
             }
         }
-        Context::Objects { of: of.into(), wrappers }
     }
 
     /// Notes that something may return whatever there is.

@@ -98,7 +98,7 @@ fn reached<'p>(
                 match target {
                     Target::Any => add(EVERY, from, Some(field)),
                     Target::Some(ids) => {
-                        for &id in ids {
+                        for &id in ids.iter() {
                             add(resources.name(id), from, Some(field));
                         }
                     }

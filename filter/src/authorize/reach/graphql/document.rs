@@ -121,8 +121,9 @@ impl<'a> Document<'a> {
     ///
     /// A [`DocumentError`] if it is no executable document, or larger than is judged.
     pub fn parse(text: &'a str, tokens_left: &mut usize) -> Result<Self, DocumentError> {
-        let lexer = Lexer::new(text, tokens_left);
-        let mut parser = Parser { lexer, peeked: None, items: Vec::new() };
+        let mut lexer = Lexer::new(text, tokens_left);
+        let next = lexer.next()?;
+        let mut parser = Parser { lexer, next, items: Vec::new() };
         parser.document()?;
         let document = Self { items: parser.items };
         super::expansion::check(&document)?;
@@ -132,14 +133,15 @@ impl<'a> Document<'a> {
 
 struct Parser<'a, 'b> {
     lexer: Lexer<'a, 'b>,
-    peeked: Option<Located<'a>>,
+    /// The token that comes next.
+    next: Located<'a>,
     items: Vec<Item<'a>>,
 }
 
 impl<'a> Parser<'a, '_> {
     fn document(&mut self) -> Result<(), DocumentError> {
         loop {
-            let Located { token, line, column } = self.next()?;
+            let Located { token, line, column } = self.take()?;
             let operation =
                 |operation| Item { depth: 0, line, column, what: What::Operation(operation) };
             match token {
@@ -168,8 +170,8 @@ impl<'a> Parser<'a, '_> {
 
     fn operation(&mut self, item: Item<'a>) -> Result<(), DocumentError> {
         self.items.push(item);
-        if let Token::Name(_) = self.peek()? {
-            self.next()?;
+        if let Token::Name(_) = self.next.token {
+            self.take()?;
         }
         if self.skip_if(b'(')? {
             self.variables()?;
@@ -196,7 +198,7 @@ impl<'a> Parser<'a, '_> {
         let mut depth = 1;
         let mut is_empty = true;
         loop {
-            let Located { token, line, column } = self.next()?;
+            let Located { token, line, column } = self.take()?;
             let item = |what| Item { depth, line, column, what };
             let may_open = match token {
                 Token::Punctuator(b'}') if !is_empty => {
@@ -214,15 +216,15 @@ impl<'a> Parser<'a, '_> {
                     self.items.push(item(What::Field(name)));
                     Opens::Perhaps
                 }
-                Token::Spread => match self.peek()? {
+                Token::Spread => match self.next.token {
                     Token::Name("on") => {
-                        self.next()?;
+                        self.take()?;
                         let on = self.name("a type")?;
                         self.items.push(item(What::Inline(Some(on))));
                         Opens::Always
                     }
                     Token::Name(name) => {
-                        self.next()?;
+                        self.take()?;
                         self.items.push(item(What::Spread(name)));
                         Opens::Never
                     }
@@ -307,7 +309,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn value(&mut self, variables: Variables, depth: usize) -> Result<(), DocumentError> {
-        let Located { token, line, column } = self.next()?;
+        let Located { token, line, column } = self.take()?;
         if depth > MAX_VALUE_DEPTH {
             return Err(DocumentError::new(Problem::TooDeep, line, column));
         }
@@ -336,29 +338,21 @@ impl<'a> Parser<'a, '_> {
         }
     }
 
-    fn next(&mut self) -> Result<Located<'a>, DocumentError> {
-        match self.peeked.take() {
-            Some(peeked) => Ok(peeked),
-            None => self.lexer.next(),
-        }
-    }
-
-    fn peek(&mut self) -> Result<Token<'a>, DocumentError> {
-        let next = self.next()?;
-        self.peeked = Some(next);
-        Ok(next.token)
+    /// Takes the next token.
+    fn take(&mut self) -> Result<Located<'a>, DocumentError> {
+        Ok(std::mem::replace(&mut self.next, self.lexer.next()?))
     }
 
     fn skip_if(&mut self, punctuator: u8) -> Result<bool, DocumentError> {
-        let is_there = self.peek()? == Token::Punctuator(punctuator);
+        let is_there = self.next.token == Token::Punctuator(punctuator);
         if is_there {
-            self.peeked = None;
+            self.next = self.lexer.next()?;
         }
         Ok(is_there)
     }
 
     fn expect(&mut self, punctuator: u8, named: &'static str) -> Result<(), DocumentError> {
-        let Located { token, line, column } = self.next()?;
+        let Located { token, line, column } = self.take()?;
         if token == Token::Punctuator(punctuator) {
             return Ok(());
         }
@@ -366,7 +360,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn name(&mut self, expected: &'static str) -> Result<&'a str, DocumentError> {
-        match self.next()? {
+        match self.take()? {
             Located { token: Token::Name(name), .. } => Ok(name),
             Located { line, column, .. } => {
                 Err(DocumentError::new(Problem::Expected(expected), line, column))
@@ -375,7 +369,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn name_but_on(&mut self, expected: &'static str) -> Result<&'a str, DocumentError> {
-        match self.next()? {
+        match self.take()? {
             Located { token: Token::Name(name), .. } if name != "on" => Ok(name),
             Located { line, column, .. } => {
                 Err(DocumentError::new(Problem::Expected(expected), line, column))
