@@ -52,7 +52,7 @@ fuzz: needs-cargo .tools/fuzz/bin/cargo-fuzz ## Feeds what reads paths, query st
 	  mkdir -p "target/fuzz/corpus/$$target"; \
 	  CARGO_TARGET_DIR=target/fuzz .tools/fuzz/bin/cargo-fuzz run --fuzz-dir filter/fuzz --sanitizer none "$$target" \
 	    "target/fuzz/corpus/$$target" -- -max_total_time=$(FUZZ_SECONDS) -max_len=1024 -dict=filter/fuzz/words.dict -print_final_stats=1 2>"target/fuzz/$$target.log" \
-	    || { tail -n 40 "target/fuzz/$$target.log"; exit 1; }; \
+	    || { grep -a -A 3 -E 'panicked|Failing input' "target/fuzz/$$target.log"; echo "fuzz: all that it said is in target/fuzz/$$target.log"; exit 1; }; \
 	  sed -n 's/^stat::number_of_executed_units: */  nothing found in runs: /p' "target/fuzz/$$target.log"; \
 	done
 

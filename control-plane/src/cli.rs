@@ -34,7 +34,7 @@ pub(crate) struct ServeOptions {
     /// Folder of the store and of the credentials that were made; made if absent.
     #[arg(long, env = "LATCHKEY_DATA", value_name = "DIR")]
     pub(crate) data: PathBuf,
-    /// Folder with more API profiles (*.json), beside `flotiq` and `fltr`.
+    /// Folder with API profiles (*.json), beside `flotiq` and `fltr` or in their place.
     #[arg(long, env = "LATCHKEY_PROFILES", value_name = "DIR")]
     pub(crate) profiles: Option<PathBuf>,
     /// Least important lines to log: error, warn, info or debug.

@@ -17,18 +17,21 @@ pub(crate) struct InstalledProfile {
     /// The JSON text, as filters get it.
     pub(crate) json: String,
     pub(crate) profile: Arc<Profile>,
+    /// Whether it is as it ships with the product; a file of its name takes its place.
+    is_shipped: bool,
 }
 
 impl Profiles {
-    /// Returns the profiles that ship with the product and those in a folder.
+    /// Returns the profiles that ship with the product and those in a folder, which take the place of
+    /// shipped ones with their names.
     ///
     /// # Errors
     ///
-    /// If a file cannot be read, is no profile, or has the name of another.
+    /// If a file cannot be read, is no profile, or has the name of another file's.
     pub(crate) fn load(folder: Option<&Path>) -> anyhow::Result<Self> {
         let mut profiles = Self(BTreeMap::new());
         for (name, json) in SHIPPED {
-            profiles.add(json).with_context(|| format!("the profile `{name}`"))?;
+            profiles.add(json, true).with_context(|| format!("the profile `{name}`"))?;
         }
         let Some(folder) = folder else {
             return Ok(profiles);
@@ -49,19 +52,19 @@ impl Profiles {
     ///
     /// # Errors
     ///
-    /// If it cannot be read, is no profile, or has the name of another.
+    /// If it cannot be read, is no profile, or has the name of another file's.
     pub(crate) fn add_file(&mut self, path: &Path) -> anyhow::Result<String> {
         let json = std::fs::read_to_string(path)
             .with_context(|| format!("cannot read the profile `{}`", path.display()))?;
-        self.add(&json).with_context(|| format!("the profile `{}`", path.display()))
+        self.add(&json, false).with_context(|| format!("the profile `{}`", path.display()))
     }
 
-    fn add(&mut self, json: &str) -> anyhow::Result<String> {
+    fn add(&mut self, json: &str, is_shipped: bool) -> anyhow::Result<String> {
         let profile = Profile::parse(json).map_err(anyhow::Error::msg)?;
         let name = profile.name.clone();
         let profile = Arc::new(profile);
-        let installed = InstalledProfile { json: json.trim().to_owned(), profile };
-        if self.0.insert(name.clone(), installed).is_some() {
+        let installed = InstalledProfile { json: json.trim().to_owned(), profile, is_shipped };
+        if self.0.insert(name.clone(), installed).is_some_and(|before| !before.is_shipped) {
             bail!("there are two profiles with the name `{name}`");
         }
         Ok(name)
@@ -85,5 +88,24 @@ impl Profiles {
     /// Returns the names of all profiles, for messages.
     pub(crate) fn names(&self) -> String {
         self.0.keys().map(|name| format!("`{name}`")).collect::<Vec<_>>().join(", ")
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn file_takes_the_place_of_a_shipped_profile_of_its_name() {
+        let folder = tempfile::tempdir().unwrap();
+        let (_, flotiq) = SHIPPED[0];
+        let edited = flotiq.replace(r#""enforce": true"#, r#""enforce": false"#);
+        std::fs::write(folder.path().join("one.json"), &edited).unwrap();
+        let profiles = Profiles::load(Some(folder.path())).unwrap();
+        assert!(!profiles.get("flotiq").unwrap().profile.enforce);
+        assert!(profiles.get("fltr").unwrap().profile.enforce);
+        std::fs::write(folder.path().join("two.json"), &edited).unwrap();
+        let error = format!("{:#}", Profiles::load(Some(folder.path())).unwrap_err());
+        assert!(error.contains("two profiles with the name `flotiq`"), "{error}");
     }
 }

@@ -68,6 +68,7 @@ impl Demo {
         let Settings { gateway_port, fltr_port, control_plane_port, .. } = settings;
         let (upstream, admin) = (settings.upstream_port, settings.admin_port);
         let cms = format!("http://127.0.0.1:{gateway_port}/api/v1/content");
+        let graphql = format!("http://127.0.0.1:{gateway_port}/api/graphql");
         let rag = format!("http://127.0.0.1:{fltr_port}/v1");
         let api = format!("http://127.0.0.1:{control_plane_port}/api/v1");
         let operator = &control_plane.operator_token;
@@ -99,6 +100,9 @@ Try (the status that each prints is in front)
   200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'X-AUTH-TOKEN: {cms_website}' {cms}/blogposts
   401  curl -s -o /dev/null -w '%{{http_code}}\n' {cms}/blogposts
   403  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'X-AUTH-TOKEN: {cms_website}' {cms}/orders
+  403  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'X-AUTH-TOKEN: {cms_website}' '{cms}/blogposts?hydrate=1'
+  200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'X-AUTH-TOKEN: {cms_website}' -H 'Content-Type: application/json' -d '{{"query":"{{ blogpostsList {{ title author {{ name }} }} }}"}}' {graphql}
+  403  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'X-AUTH-TOKEN: {cms_website}' -H 'Content-Type: application/json' -d '{{"query":"{{ blogpostsList {{ cover {{ url }} }} }}"}}' {graphql}
   403  curl -s -o /dev/null -w '%{{http_code}}\n' -X POST -H 'X-AUTH-TOKEN: {cms_read_only}' {cms}/blogposts
   200  curl -s -o /dev/null -w '%{{http_code}}\n' '{cms}/orders?auth_token={cms_read_write}'
   200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {rag_full}' {rag}/account
@@ -107,6 +111,7 @@ Try (the status that each prints is in front)
   200  curl -s -o /dev/null -w '%{{http_code}}\n' {rag}/mcp/manifest
   200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {operator}' {api}/accounts/{CMS}/usage
   201  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {operator}' -H 'Content-Type: application/json' -d '{{"name":"Mine","rules":[{{"resource":"orders","actions":["read"]}}]}}' {api}/accounts/{CMS}/keys
+  200  curl -s -o /dev/null -w '%{{http_code}}\n' -H 'Authorization: Bearer {operator}' -H 'Content-Type: application/json' -d '{{"account":"{CMS}","token":"{cms_website}","method":"GET","path":"/api/v1/content/blogposts?hydrate=1"}}' {api}/explain
 Leave out `-o /dev/null` to see the bodies: what reached the upstream, or why not. Ctrl-C ends everything."#,
             data = settings.data.display(),
         )

@@ -129,9 +129,9 @@ fn expanded(text: &str) -> String {
     let mut parts = text.split("<<");
     let mut expanded = parts.next().unwrap_or_default().to_owned();
     for part in parts {
-        let (fill, rest) = part.split_once(">>").expect("`>>` after `<<`");
-        let (unit, count) = fill.rsplit_once('*').expect("`*` in a filling");
-        expanded.push_str(&unit.repeat(count.parse().expect("a number in a filling")));
+        let (fill, rest) = part.split_once(">>").unwrap();
+        let (unit, count) = fill.rsplit_once('*').unwrap();
+        expanded.push_str(&unit.repeat(count.parse().unwrap()));
         expanded.push_str(rest);
     }
     expanded

@@ -73,19 +73,19 @@ async fn printed_lines_work_and_two_copies_run_at_once() {
     let folder = Folder::new().unwrap();
     let mut one = start(folder.path(), "one", "data-one").await;
     let mut two = start(folder.path(), "two", "data-two").await;
-    assert_eq!(run_printed_lines(&one.said), 11);
-    assert_eq!(run_printed_lines(&two.said), 11);
+    assert_eq!(run_printed_lines(&one.said), 15);
+    assert_eq!(run_printed_lines(&two.said), 15);
     refuse_the_same_data(folder.path());
     assert!(one.process.stop().await.unwrap().success());
     for port in one.ports {
         let url = format!("http://127.0.0.1:{port}/");
         assert!(http::send("GET", &url, &[], b"").await.is_err(), "{port} is still open");
     }
-    assert_eq!(run_printed_lines(&two.said), 11, "the other copy goes on");
+    assert_eq!(run_printed_lines(&two.said), 15, "the other copy goes on");
     assert!(two.process.stop().await.unwrap().success());
 
     // The second start on the same data: the accounts are there, the tokens are new.
     let again = start(folder.path(), "again", "data-one").await;
-    assert_eq!(run_printed_lines(&again.said), 11);
+    assert_eq!(run_printed_lines(&again.said), 15);
     assert_ne!(again.said, one.said);
 }

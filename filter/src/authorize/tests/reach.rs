@@ -470,3 +470,38 @@ fn rights_that_a_request_takes_are_named_as_the_rules_name_them() {
     assert_eq!(taken(&fltr, &[("*", &["write"])], "GET", "/v1/datasets"), "*:write");
     assert_eq!(taken(&fltr, &[("*", &["*"])], "GET", "/unlisted"), "*");
 }
+
+proptest! {
+    /// What is forwarded needs, judged again, the same rights, and is forwarded as it is.
+    #[test]
+    fn forwarded_query_is_what_was_judged(
+        parts in prop::collection::vec(
+            prop::sample::select(&[
+                "hydrate=0", "hydrate=1", "hydrate=2", "%68ydrate=2", "content_type[]=posts",
+                "content_type[0]=authors", "content_type%5B%5D=companies", "content_type=notes", "q=%7e+x",
+                "", "auth_token=", "q", "=", "%zz", "a;b", "hydrate=3", "content_type[x]=posts", "limit=10",
+            ][..]),
+            0..6,
+        ),
+        route in prop::sample::select(&["/api/v1/search", "/api/v1/content/posts", "/api/v1/content/authors/1"][..]),
+        held in prop::collection::vec(
+            prop::sample::select(&["posts", "authors", "companies", "notes", "_media", "_tag", "*"][..]),
+            0..5,
+        ),
+        is_lowered: bool,
+    ) {
+        let (_, flotiq) = SHIPPED[0];
+        let lower = flotiq.replace(r#""hydration": "deny""#, r#""hydration": "lower""#);
+        let profile = Profile::parse(if is_lowered { &lower } else { flotiq }).unwrap();
+        let path = format!("{route}?{}", parts.join("&"));
+        let first = get(&profile, &path, &held);
+        if first.outcome.is_ok() {
+            let forwarded = first.edits.path.clone().unwrap_or_else(|| path.clone());
+            let second = get(&profile, &forwarded, &held);
+            prop_assert_eq!(&second.outcome, &first.outcome, "{}", forwarded);
+            prop_assert_eq!(&second.edits.path, &None, "{}", forwarded);
+            let rights = |judgement| needed(judgement).into_iter().collect::<std::collections::BTreeSet<_>>();
+            prop_assert_eq!(rights(&second), rights(&first), "{}", forwarded);
+        }
+    }
+}

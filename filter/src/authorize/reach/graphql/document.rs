@@ -152,7 +152,7 @@ impl<'a> Parser<'a, '_> {
                 Token::Name("query") => self.operation(operation(Operation::Query))?,
                 Token::Name("mutation") => self.operation(operation(Operation::Mutation))?,
                 Token::Name("subscription") => {
-                    self.operation(operation(Operation::Subscription))?
+                    self.operation(operation(Operation::Subscription))?;
                 }
                 Token::Name("fragment") => self.fragment(line, column)?,
                 Token::End if !self.items.is_empty() => return Ok(()),
