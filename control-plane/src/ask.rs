@@ -73,6 +73,9 @@ fn post(url: &str, operator_token: &str, body: &Value) -> anyhow::Result<Value> 
         let detail = answer["detail"].as_str().unwrap_or("no reason was given");
         bail!("the control plane answered {status}: {detail}");
     }
+    if !answer["decision"].is_string() {
+        bail!("what answers at {url} is no control plane");
+    }
     Ok(answer)
 }
 

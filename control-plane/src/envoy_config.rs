@@ -167,10 +167,16 @@ fn path_match(template: &str) -> String {
     let segments = template.split('/').map(|segment| match segment.as_bytes() {
         [b'{', b'*', .., b'}'] => ".+".to_owned(),
         [b'{', .., b'}'] => "[^/]+".to_owned(),
-        _ => segment.replace('.', "\\."),
+        _ => escaped(segment),
     });
     let regex = segments.collect::<Vec<_>>().join("/");
     format!("safe_regex: {{ regex: {} }}", serde_json::Value::from(regex))
+}
+
+/// Returns a regular expression (RE2) of a text as it stands.
+fn escaped(text: &str) -> String {
+    let special = |character: &char| r"\.+*?()|[]{}^$".contains(*character);
+    text.chars().flat_map(|c| special(&c).then_some('\\').into_iter().chain([c])).collect()
 }
 
 /// Returns the name of a profile and its JSON, indented to stand in the YAML block.
@@ -270,6 +276,7 @@ mod tests {
         for (template, matched) in [
             ("/api/graphql", r#"path: "/api/graphql""#),
             ("/v1/{space}/graphql", r#"safe_regex: { regex: "/v1/[^/]+/graphql" }"#),
+            ("/{a}/$b(c", r#"safe_regex: { regex: "/[^/]+/\\$b\\(c" }"#),
             ("/a.b/{*rest}", r#"safe_regex: { regex: "/a\\.b/.+" }"#),
         ] {
             assert_eq!(path_match(template), matched);

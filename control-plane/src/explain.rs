@@ -4,12 +4,14 @@ use std::net::IpAddr;
 
 use latchkey_filter::answer;
 use latchkey_filter::authorize::body::Body;
+use latchkey_filter::authorize::query::Query;
 use latchkey_filter::authorize::reach::{Needed, Requirement};
-use latchkey_filter::authorize::{
-    self, Headers, Judgement, MissingRight, Permit, Rejection, Request, rights,
-};
+use latchkey_filter::authorize::token::{self, Presented};
+use latchkey_filter::authorize::{self, Headers, Judgement, Permit, Rejection, Request, rights};
+use latchkey_filter::config::DEFAULT_MAX_BODY_BYTES;
 use latchkey_filter::profile::Profile;
 use latchkey_filter::profile::carriers::Carrier;
+use latchkey_filter::profile::routes::AccessLevel;
 use latchkey_filter::replica::{KeyRecord, Replica};
 use latchkey_protocol::{KeyHash, KeyKind, PlainToken, Revision, Right, Rule};
 use serde::Serialize;
@@ -34,7 +36,8 @@ pub(crate) struct Question {
     pub(crate) now_ms: u64,
 }
 
-/// What the gateway would decide, and why. Limits are not looked at.
+/// What the gateway would decide, and why. Limits of calls are not looked at; a body may be as large as
+/// where the filter's `max_body_bytes` is not set.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Explanation {
     pub(crate) decision: Decision,
@@ -54,7 +57,7 @@ pub(crate) struct Explanation {
     pub(crate) needed: Vec<Need>,
     /// The rules of the key.
     pub(crate) held: Vec<Rule>,
-    /// The right that is missing.
+    /// The right that is missing; absent where a key of another kind is needed.
     #[schema(value_type = Option<String>, examples("authors:read"))]
     pub(crate) missing: Option<Right>,
     /// What the API would see as path and query; absent if nothing would reach it.
@@ -90,7 +93,7 @@ pub(crate) struct Need {
     /// The part of the request that needs it.
     #[schema(examples("`hydrate`: step 1, by the field `author` of `blogposts`"))]
     pub(crate) needed_by: String,
-    /// Whether the key has it.
+    /// Whether the key has it, or passes without it.
     pub(crate) is_held: bool,
     /// The rule of the key that grants it.
     #[serde(skip_serializing_if = "Option::is_none")]
@@ -134,12 +137,25 @@ pub(crate) fn explain(profile: &Profile, question: Question) -> Explanation {
     };
     let request = Request {
         headers: Headers(&headers),
-        body: Body::Whole(question.body.as_deref().unwrap_or_default()),
+        body: match question.body.as_deref().unwrap_or_default() {
+            body if body.len() > DEFAULT_MAX_BODY_BYTES => Body::TooLarge,
+            body => Body::Whole(body),
+        },
         now_ms: question.now_ms,
         client_address: &client_address,
     };
     let judgement = authorize::authorize(profile, Some(&replica), &request);
     describe(profile, key, &question.method, &question.path, &judgement)
+}
+
+/// Returns the token in a path with its query, if there is one that could be used.
+pub(crate) fn token_in(profile: &Profile, path: &str) -> Option<String> {
+    let (_, query) = path.split_once('?')?;
+    let query = Query::parse(query);
+    match token::find(&profile.carriers, &Headers(&[]), &query).presented {
+        Presented::Token(token) => String::from_utf8(token.into_owned()).ok(),
+        Presented::Nothing | Presented::Unusable(_) => None,
+    }
 }
 
 fn headers(
@@ -179,8 +195,10 @@ fn describe(
     path: &str,
     judgement: &Judgement<'_>,
 ) -> Explanation {
+    let access = judgement.route.map_or(&profile.unlisted, |route| &route.access);
+    let passes = key.is_some_and(|key| access.pass_kinds.contains(&key.kind));
     let needed: Vec<Need> =
-        judgement.needed.iter().map(|needed| need(profile, key, needed)).collect();
+        judgement.needed.iter().map(|needed| need(profile, key, needed, passes)).collect();
     let refused = judgement.outcome.as_ref().err();
     let answer = refused
         .map(|rejection| answer::refusal(profile, judgement, rejection, Headers(&[])))
@@ -189,9 +207,26 @@ fn describe(
             headers: answer.headers,
             body: serde_json::from_str(&answer.body).unwrap_or(Value::String(answer.body)),
         });
-    let missing = match refused {
-        Some(Rejection::MissingRight(MissingRight { needed, .. })) => Some(needed.clone()),
-        Some(_) | None => judgement.shadowed.clone(),
+    let is_missing =
+        matches!(refused, Some(Rejection::MissingRight(_))) || judgement.shadowed.is_some();
+    let missing = needed.iter().find(|need| !need.is_held).filter(|_| is_missing);
+    let public = judgement.route.is_some_and(|_| access.level == AccessLevel::Public);
+    let decided_by = match (&judgement.outcome, key) {
+        (Err(Rejection::MissingRight(_)), _) => why_missing(missing),
+        (Err(rejection), _) => rejection.to_string(),
+        (Ok(_), Some(key)) if judgement.shadowed.is_some() => {
+            let who = if key.is_shadowed { "the key" } else { "the profile" };
+            format!("{who} is in shadow mode; else: {}", why_missing(missing))
+        }
+        (Ok(_), _) if public => "the route is public".to_owned(),
+        (Ok(Permit::Anonymous), _) => "it is a preflight, which needs no key".to_owned(),
+        (Ok(Permit::Key), Some(key)) if passes => {
+            format!("the route lets keys of the kind {} pass", key.kind.as_str())
+        }
+        (Ok(Permit::Key), _) if needed.is_empty() => {
+            "the route needs no more than a valid key".to_owned()
+        }
+        (Ok(Permit::Key), _) => "the rules of the key grant all that is needed".to_owned(),
     };
     Explanation {
         decision: if refused.is_some() { Decision::Refused } else { Decision::Permitted },
@@ -202,10 +237,10 @@ fn describe(
             Err(rejection) => rejection.reason(),
         },
         status: answer.as_ref().map_or(200, |answer| answer.status),
-        decided_by: decided_by(profile, key, judgement, &needed),
+        decided_by,
         route: judgement.route.map(|route| format!("{method} {}", route.path)),
         held: key.map(|key| key.rights.rules().to_vec()).unwrap_or_default(),
-        missing,
+        missing: missing.and_then(|need| need.right.clone()),
         forwarded: refused
             .is_none()
             .then(|| judgement.edits.path.clone().unwrap_or_else(|| path.to_owned())),
@@ -214,7 +249,7 @@ fn describe(
     }
 }
 
-fn need(profile: &Profile, key: Option<&KeyRecord>, needed: &Needed<'_>) -> Need {
+fn need(profile: &Profile, key: Option<&KeyRecord>, needed: &Needed<'_>, passes: bool) -> Need {
     let granted_by = |key: &KeyRecord| {
         let by = rights::exercised(profile, std::slice::from_ref(needed), key);
         let resource = by.into_iter().next()?.resource;
@@ -230,19 +265,13 @@ fn need(profile: &Profile, key: Option<&KeyRecord>, needed: &Needed<'_>) -> Need
         right,
         kinds,
         needed_by: needed.part.to_string(),
-        is_held: key.is_some_and(|key| rights::is_met(profile, &needed.requirement, key)),
+        is_held: passes || key.is_some_and(|key| rights::is_met(profile, &needed.requirement, key)),
         rule: key.and_then(granted_by),
     }
 }
 
-fn decided_by(
-    profile: &Profile,
-    key: Option<&KeyRecord>,
-    judgement: &Judgement<'_>,
-    needed: &[Need],
-) -> String {
-    let missing = needed.iter().find(|need| !need.is_held);
-    let why_missing = || match missing {
+fn why_missing(missing: Option<&Need>) -> String {
+    match missing {
         Some(Need { right: Some(right), needed_by, .. }) => {
             format!("no rule of the key grants `{right}`, which is needed by {needed_by}")
         }
@@ -251,25 +280,5 @@ fn decided_by(
             format!("{needed_by} is for keys of the kind {} only", kinds.join(" or "))
         }
         Some(_) | None => "the key does not hold what is needed".to_owned(),
-    };
-    let passes = |key: &KeyRecord| {
-        let access = judgement.route.map_or(&profile.unlisted, |route| &route.access);
-        access.pass_kinds.contains(&key.kind)
-    };
-    match (&judgement.outcome, key) {
-        (Err(Rejection::MissingRight(_)), _) => why_missing(),
-        (Err(rejection), _) => rejection.to_string(),
-        (Ok(_), Some(key)) if judgement.shadowed.is_some() => {
-            let who = if key.is_shadowed { "the key" } else { "the profile" };
-            format!("{who} is in shadow mode; else: {}", why_missing())
-        }
-        (Ok(_), Some(key)) if passes(key) => {
-            format!("the route lets keys of the kind {} pass", key.kind.as_str())
-        }
-        (Ok(Permit::Key), Some(_)) if needed.is_empty() => {
-            "the route needs no more than a valid key".to_owned()
-        }
-        (Ok(Permit::Key), Some(_)) => "the rules of the key grant all that is needed".to_owned(),
-        (Ok(_), _) => "the route is public".to_owned(),
     }
 }

@@ -42,7 +42,9 @@ pub(crate) fn check(text: &str) {
                 | Problem::TooManyTokens
                 | Problem::UnknownFragment => true,
                 Problem::Character | Problem::Expected(_) | Problem::Number | Problem::String => {
-                    text.chars().any(|c| c.is_control() || c > '\u{7f}')
+                    text.chars().any(|c| {
+                        (c.is_control() && !matches!(c, '\n' | '\r' | '\t')) || c > '\u{7f}'
+                    })
                 }
             };
             let is_refused = combine.is_none() || apollo.is_none();

@@ -34,6 +34,7 @@ impl Rejection {
             Self::MisplacedToken => "misplaced_token",
             Self::MissingRight(_) => "missing_right",
             Self::MissingToken => "missing_token",
+            Self::NoRoom => "no_room",
             Self::NotReady => "not_ready",
             Self::LimitReached { .. } => "limit_reached",
             Self::Parameter(_) => "ambiguous_parameter",
@@ -124,7 +125,10 @@ fn template<'a>(
                 .is_some_and(|limit| limit.window().seconds() <= profile.throttle_seconds);
             (None, if is_throttle { &answers.throttle } else { &answers.quota })
         }
-        Rejection::BodyUnavailable | Rejection::NotReady | Rejection::Unreachable => {
+        Rejection::BodyUnavailable
+        | Rejection::NoRoom
+        | Rejection::NotReady
+        | Rejection::Unreachable => {
             (set.and_then(|set| set.unavailable.as_ref()), &answers.unavailable)
         }
     };
@@ -165,7 +169,7 @@ fn retry_after_seconds(rejection: &Rejection) -> Option<u64> {
     match rejection {
         Rejection::LimitReached { retry_after_seconds, .. } => *retry_after_seconds,
         // The filter asks every second at least.
-        Rejection::NotReady | Rejection::Unreachable => Some(1),
+        Rejection::NoRoom | Rejection::NotReady | Rejection::Unreachable => Some(1),
         Rejection::AddressNotAllowed
         | Rejection::BodyPending
         | Rejection::BodyTooLarge
@@ -221,6 +225,7 @@ fn challenge(profile: &Profile, rejection: &Rejection) -> Option<String> {
         | Rejection::LimitReached { .. }
         | Rejection::MethodOverride(_)
         | Rejection::MisplacedToken
+        | Rejection::NoRoom
         | Rejection::NotReady
         | Rejection::Parameter(_)
         | Rejection::Path(_)

@@ -14,6 +14,7 @@ pub mod reach;
 pub mod rights;
 pub mod token;
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -80,7 +81,7 @@ pub struct Judgement<'a> {
     /// What the request needs, and why; empty if it was refused before that was known.
     pub needed: Vec<Needed<'a>>,
     /// Those of the key's rights by which it has what is needed.
-    pub exercised: Vec<Right>,
+    pub exercised: BTreeSet<Right>,
     /// The right that is not held though the request is permitted, since its key or profile is in
     /// shadow mode.
     pub shadowed: Option<Right>,
@@ -154,6 +155,9 @@ pub enum Rejection {
     /// No token was sent.
     #[error("no token was sent")]
     MissingToken,
+    /// Too many requests wait already.
+    #[error("too many requests wait")]
+    NoRoom,
     /// There is no snapshot yet.
     #[error("the gateway has no keys yet")]
     NotReady,
@@ -216,7 +220,7 @@ pub fn authorize<'a>(
         holder: None,
         dues: Vec::new(),
         needed: Vec::new(),
-        exercised: Vec::new(),
+        exercised: BTreeSet::new(),
         shadowed: None,
         edits,
         route,
@@ -312,7 +316,7 @@ fn decide<'a>(
         query: &target.query,
         request,
         key,
-        is_enforced,
+        may_change: is_enforced,
     };
     let reach = reach::reach(&asked)?;
     judgement.needed = reach.needed;

@@ -151,11 +151,15 @@ const fn default_startup_wait_ms() -> u64 {
 }
 
 const fn default_max_body_bytes() -> usize {
-    256 << 10
+    DEFAULT_MAX_BODY_BYTES
 }
 
-/// Largest body that may be configured, in bytes: what Envoy buffers of a connection by default.
-const MAX_BODY_BYTES: usize = 1 << 20;
+/// Largest body that is judged where nothing else is configured, in bytes: 256 KiB.
+pub const DEFAULT_MAX_BODY_BYTES: usize = 256 << 10;
+
+/// Largest body that may be configured, in bytes: what fits into the HTTP/2 window of a stream, 512 KiB
+/// in the Envoy configuration that ships with this. A larger one would stall.
+const MAX_BODY_BYTES: usize = 448 << 10;
 
 /// Longest wait that may be configured, in milliseconds: past it Envoy's own time-outs answer.
 const MAX_STARTUP_WAIT_MS: u64 = 10_000;
@@ -196,7 +200,7 @@ mod tests {
             (config(r#"{"cluster": "c"}"#, r#""startup_wait_ms": "2s","#), "startup_wait_ms"),
             (config(r#"{"cluster": "c"}"#, r#""startup_wait_ms": 99999,"#), "startup_wait_ms"),
             (config(r#"{"cluster": "c"}"#, r#""max_body_bytes": 0,"#), "max_body_bytes"),
-            (config(r#"{"cluster": "c"}"#, r#""max_body_bytes": 1048577,"#), "max_body_bytes"),
+            (config(r#"{"cluster": "c"}"#, r#""max_body_bytes": 458753,"#), "max_body_bytes"),
             (config(r#"{"cluster": "c"}"#, r#""when_unreachable": "maybe","#), "when_unreachable"),
         ] {
             let error = Config::parse(json.as_bytes()).unwrap_err();

@@ -194,7 +194,7 @@ impl Leases {
     }
 
     /// Counts a call for the key with which it was made, and notes the rights that it took.
-    pub fn note_use(&mut self, holder: &Holder, exercised: &[Right], now: Moment) {
+    pub fn note_use(&mut self, holder: &Holder, exercised: &BTreeSet<Right>, now: Moment) {
         let at_ms = self.server_ms(now);
         self.reports.add_use(holder, exercised, at_ms);
         self.reports.by(now.steady_ms() + REPORT_MS);

@@ -48,8 +48,12 @@ impl Resources {
         let names: Vec<&str> = names.into_iter().collect();
         let id = |name: &String| names.binary_search(&name.as_str()).ok().map(ResourceId);
         let target = |relation: &Relation| match relation {
-            Relation::Any(_) => Target::Any,
-            Relation::Some(targets) => Target::Some(targets.iter().filter_map(id).collect()),
+            // A relation that may point at nothing is one of which it is not known where it points.
+            Relation::Some(targets) if !targets.is_empty() => {
+                let targets: BTreeSet<ResourceId> = targets.iter().filter_map(id).collect();
+                Target::Some(targets.into_iter().collect())
+            }
+            Relation::Any(_) | Relation::Some(_) => Target::Any,
         };
         let relations = |resource: &Resource| {
             let fields = resource.relations.iter();
@@ -83,11 +87,37 @@ impl Resources {
     }
 }
 
-/// Reports whether a relation is that of a field: by the field's name, or by a path that ends with
-/// it, since a field of an object within an object is named by its path.
+/// What a field is to a relation, which is named by its field, or by the path to it: `sections.author`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Role {
+    /// It is the field that the relation is.
+    Itself,
+    /// It is an object on the way to it.
+    OnTheWay,
+    /// Both: a path has it twice.
+    Both,
+    /// Neither.
+    Neither,
+}
+
+/// Returns what a field is to a relation; where the field stands is not looked at.
+///
+/// A `-` counts as `_`, which is how GraphQL would have to name the field.
 #[must_use]
-pub fn is_relation_of(relation: &str, field: &str) -> bool {
-    relation.strip_suffix(field).is_some_and(|before| before.is_empty() || before.ends_with('.'))
+pub fn role(relation: &str, field: &str) -> Role {
+    let same = |segment: &str| {
+        segment.len() == field.len()
+            && segment.bytes().zip(field.bytes()).all(|(a, b)| a == b || (a == b'-' && b == b'_'))
+    };
+    let mut segments = relation.rsplit('.');
+    let is_itself = segments.next().is_some_and(same);
+    let is_on_the_way = segments.any(same);
+    match (is_itself, is_on_the_way) {
+        (true, true) => Role::Both,
+        (true, false) => Role::Itself,
+        (false, true) => Role::OnTheWay,
+        (false, false) => Role::Neither,
+    }
 }
 
 #[cfg(test)]
@@ -115,25 +145,39 @@ mod tests {
         };
         assert_eq!((&**any, &**author), ("any", "author"));
         let names: Vec<&str> = targets.iter().map(|&id| resources.name(id)).collect();
-        assert_eq!(names, ["authors", "_media"]);
-        assert_eq!(resources.relations(targets[0]), Some(&[][..]));
-        assert_eq!(resources.relations(targets[1]), None, "it is not registered");
+        assert_eq!(names, ["_media", "authors"]);
+        assert_eq!(resources.relations(targets[0]), None, "it is not registered");
+        assert_eq!(resources.relations(targets[1]), Some(&[][..]));
         assert_eq!(resources.find("_media"), None);
         assert_eq!(resources.find("orders"), None);
     }
 
     #[test]
     fn relation_is_found_by_its_field_at_any_depth() {
-        for (relation, field, is) in [
-            ("author", "author", true),
-            ("sections.author", "author", true),
-            ("a.b.author", "author", true),
-            ("coauthor", "author", false),
-            ("author", "coauthor", false),
-            ("author.sections", "author", false),
-            ("author", "", false),
+        for (relation, field, expected) in [
+            ("author", "author", Role::Itself),
+            ("sections.author", "author", Role::Itself),
+            ("a.b.author", "author", Role::Itself),
+            ("cover-image", "cover_image", Role::Itself),
+            ("author.company", "author", Role::OnTheWay),
+            ("meta.author.company", "author", Role::OnTheWay),
+            ("a.b.a", "a", Role::Both),
+            ("coauthor", "author", Role::Neither),
+            ("author", "coauthor", Role::Neither),
+            ("cover_image", "cover-image", Role::Neither),
+            ("author", "", Role::Neither),
         ] {
-            assert_eq!(is_relation_of(relation, field), is, "{relation} {field}");
+            assert_eq!(role(relation, field), expected, "{relation} {field}");
         }
+    }
+
+    #[test]
+    fn relation_to_nothing_is_one_to_anything() {
+        let nowhere = Relation::Some(vec![]);
+        let twice = Relation::Some(vec!["posts".to_owned(), "posts".to_owned()]);
+        let resources = Resources::new(&[resource("posts", &[("a", nowhere), ("b", twice)])]);
+        let relations = resources.relations(resources.find("posts").unwrap()).unwrap();
+        assert_eq!(relations[0].1, Target::Any);
+        assert_eq!(relations[1].1, Target::Some(Rc::from([resources.find("posts").unwrap()])));
     }
 }

@@ -6,6 +6,7 @@
 //! content: nothing is counted and nothing granted twice. Where others wait for what a holder has not
 //! spent, it is asked to give it back by the answer to its poll ([`crate::Update::recalls`]).
 
+use std::collections::BTreeSet;
 use std::net::IpAddr;
 use std::sync::Arc;
 
@@ -119,9 +120,10 @@ pub struct KeyUsage {
     pub last_used_at_ms: u64,
     /// How many.
     pub count: u64,
-    /// Those of the key's rights without which some of them would have been refused.
-    #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub rights: Vec<Right>,
+    /// Those of the key's rights without which some of them would have been refused; absent where the
+    /// holder does not know.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub rights: Option<BTreeSet<Right>>,
 }
 
 /// A wish for a lease.
@@ -220,7 +222,7 @@ mod tests {
                 key: "key_1".into(),
                 last_used_at_ms: 1500,
                 count: 5,
-                rights: vec![Right::new("posts", "read")],
+                rights: Some([Right::new("posts", "read")].into()),
             }],
             requests: vec![
                 LeaseRequest { subject: acme, amount: 10, waiting: 2, at_ms: None },

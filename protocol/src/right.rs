@@ -120,7 +120,9 @@ impl RightSet {
             .flat_map(|rule| rule.actions.iter().map(String::as_str))
     }
 
-    fn rule(&self, resource: &str) -> Option<&Rule> {
+    /// Returns the rule on a resource, or the one on every resource for [`EVERY`].
+    #[must_use]
+    pub fn rule(&self, resource: &str) -> Option<&Rule> {
         let index =
             self.rules.binary_search_by(|rule| rule.resource.as_str().cmp(resource)).ok()?;
         self.rules.get(index)

@@ -24,7 +24,7 @@ pub struct Update {
     /// Number of pages of this snapshot; 1 for a delta.
     #[serde(default = "one")]
     pub pages: u32,
-    /// Ids of accounts that `tokens` refers to, and of those whose limits changed.
+    /// Ids of accounts that `tokens` refers to, and of those whose limits or resources changed.
     #[serde(default)]
     pub accounts: Vec<String>,
     /// Indices into `limit_sets`, plus one, of the limits of `accounts`; 0 is without limits.

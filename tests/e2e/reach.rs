@@ -1,9 +1,10 @@
 //! What a request can reach is judged before the API sees a byte, and can be told beforehand.
 
-use std::process::Command;
+use std::io::Write;
+use std::process::{Command, Stdio};
 use std::time::{Duration, Instant};
 
-use latchkey_tests::http::{raw_status, send, send_http2, send_http2_with_trailers};
+use latchkey_tests::http::{raw_status, send, send_http2_in_parts, send_http2_with_trailers};
 use latchkey_tests::{Stack, project, wait};
 use serde_json::{Value, json};
 use tokio::io::{AsyncReadExt, AsyncWriteExt};
@@ -94,8 +95,14 @@ async fn nothing_reaches_the_api_before_the_verdict() {
     let url = format!("http://127.0.0.1:{}{GRAPHQL}", stack.port("flotiq").unwrap());
     let headers = [("x-auth-token", token.as_str()), JSON];
     for (body, status) in [(good, 200), (bad, 403)] {
-        let answer = send_http2("POST", &url, &headers, body).await.unwrap();
-        assert_eq!(answer.status, status, "{body}");
+        let begun = stack.upstream.begun();
+        let parts = body.split_at(20);
+        let answer = send_http2_in_parts(&url, &headers, parts, async || {
+            wait::pause(Duration::from_millis(300)).await;
+            assert_eq!(stack.upstream.begun(), begun, "the body has not come yet");
+        });
+        assert_eq!(answer.await.unwrap().status, status, "{body}");
+        assert_eq!(stack.upstream.begun() - begun, usize::from(status == 200), "{body}");
     }
     // Trailers end a body without its last part being marked as such.
     let trailers = [("x-trailer".parse().unwrap(), "t".parse().unwrap())].into_iter().collect();
@@ -149,6 +156,8 @@ async fn large_upload_waits_for_its_lease_whole() {
         assert_eq!(answer.status, 200);
         assert_eq!(stack.upstream.take_seen()[0]["body"].as_str().map(str::len), Some(file.len()));
     }
+    let waited = stack.envoy.statistic("wasmcustom.latchkey_requests_waited").await.unwrap();
+    assert!(waited > 0, "none of them had to wait for a lease");
 }
 
 #[tokio::test]
@@ -178,7 +187,7 @@ async fn query_is_charged_once_it_is_judged() {
 }
 
 #[tokio::test]
-async fn changed_relation_is_in_force_within_a_second() {
+async fn changed_relation_is_in_force_in_every_worker() {
     let stack = Stack::start(&["flotiq"]).await.unwrap();
     let (_, token) = prepare(&stack).await;
     let inline = "{ postsList { author { name } } }";
@@ -187,10 +196,7 @@ async fn changed_relation_is_in_force_within_a_second() {
             [(json!({}), 200), (json!({"author": ["authors"]}), 403), (json!({"author": "*"}), 403)]
         {
             relate(&stack, "posts", &relations).await;
-            let start = Instant::now();
             stack.wait_until_in_force().await.unwrap();
-            let elapsed = start.elapsed();
-            assert!(elapsed < Duration::from_secs(1), "{elapsed:?}");
             for _ in 0..4 {
                 let got = query(&stack, &token, inline).await;
                 assert_eq!(got, status, "round {round}: {relations}");
@@ -225,7 +231,9 @@ async fn shadow_mode_notes_what_it_would_refuse() {
     assert_eq!(query(&stack, &token, "{ ordersList { id } }").await, 200);
     assert_eq!(read("/api/v1/content/posts").await, 200);
     assert_eq!(shadowed().await, 2);
+    // With its rules enforced it would be narrowed, and pass.
     assert_eq!(read("/api/v1/search?q=x").await, 200);
+    assert_eq!(shadowed().await, 2);
     let seen = stack.upstream.take_seen();
     assert_eq!(seen.last().unwrap()["path"], "/api/v1/search?q=x", "it is not narrowed either");
     assert_eq!(read("//content").await, 400, "what cannot be judged is refused all the same");
@@ -246,8 +254,7 @@ async fn shadow_mode_notes_what_it_would_refuse() {
         let orders = json!("orders:read");
         let is_complete = count("missing_right", &orders) == 2
             && count("shadowed", &orders) == 2
-            && count("shadowed", &json!("*:read")) == 1
-            && count("permitted", &Value::Null) == 1;
+            && count("permitted", &Value::Null) == 2;
         is_complete.then_some(())
     })
     .await
@@ -290,6 +297,54 @@ async fn profile_in_shadow_mode_refuses_nobody_for_a_right() {
 }
 
 #[tokio::test]
+async fn settings_close_or_soften_what_they_say() {
+    let stack = Stack::start_with(&["flotiq"], |options| {
+        let edit = |from: &str, to: &str| (from.to_owned(), to.to_owned());
+        options.edits = vec![
+            edit(r#""hydration": "deny""#, r#""hydration": "lower""#),
+            edit(r#""introspection": "allow""#, r#""introspection": "deny""#),
+            edit(
+                r#""startup_wait_ms": 2000,"#,
+                r#""startup_wait_ms": 2000, "max_body_bytes": 100,"#,
+            ),
+        ];
+    })
+    .await
+    .unwrap();
+    let (_, token) = prepare(&stack).await;
+    let headers = [("x-auth-token", token.as_str())];
+    let path = "/api/v1/content/posts?a=%7e&hydrate=2";
+    assert_eq!(stack.send("flotiq", "GET", path, &headers).await.unwrap().status, 200);
+    let seen = stack.upstream.take_seen();
+    assert_eq!(
+        seen[0]["path"], "/api/v1/content/posts?a=%7e&hydrate=0",
+        "authors are out of reach"
+    );
+    assert_eq!(query(&stack, &token, "{ __schema { types { name } } }").await, 403);
+    assert_eq!(query(&stack, &token, "{ postsList { __typename } }").await, 200);
+    assert_eq!(
+        query(&stack, &token, &format!("{{ postsList {{ {} }} }}", "id ".repeat(30))).await,
+        413
+    );
+}
+
+#[tokio::test]
+async fn graphql_can_be_closed_to_scoped_keys() {
+    let stack = Stack::start_with(&["flotiq"], |options| {
+        let edit = |to: &str| format!(r#""graphql_scoped_keys": "{to}""#);
+        options.edits = vec![(edit("allow"), edit("deny"))];
+    })
+    .await
+    .unwrap();
+    let (_, token) = prepare(&stack).await;
+    let kind = "application_read_only";
+    let all = stack.control_plane.application_key("acme", kind).await.unwrap();
+    stack.wait_until_in_force().await.unwrap();
+    assert_eq!(query(&stack, &token, "{ postsList { id } }").await, 403);
+    assert_eq!(query(&stack, &all.token, "{ postsList { id } }").await, 200);
+}
+
+#[tokio::test]
 async fn unused_rights_of_a_key_are_known() {
     let stack = Stack::start(&["flotiq"]).await.unwrap();
     let (id, token) = prepare(&stack).await;
@@ -322,6 +377,14 @@ async fn unused_rights_of_a_key_are_known() {
     let answer = stack.send("flotiq", "PUT", "/api/v1/content/posts/1", &headers).await.unwrap();
     assert_eq!(answer.status, 200);
     reported(json!([])).await;
+    // What counts is how the rules that there are now are used.
+    let rules = json!([{"resource": "*", "actions": ["read"]}]);
+    let path = format!("/accounts/acme/keys/{id}");
+    stack.control_plane.call("PATCH", &path, &json!({"rules": rules})).await.unwrap();
+    let changed = rights().await;
+    assert_eq!(changed["unused"], json!(["*:read"]));
+    assert_eq!(changed["used"], json!([]));
+    assert!(changed["since"].as_str() > known["since"].as_str(), "{known} {changed}");
 }
 
 /// The simulator and the gateway are the same code: what the one says, the other does.
@@ -417,6 +480,17 @@ async fn explanation_says_what_needs_which_right() {
         assert_eq!(answer["reason"], reason, "{answer}");
         assert!(answer["decided_by"].as_str().unwrap().contains(decided_by), "{answer}");
     }
+    let in_path = format!("/api/v1/content/posts?auth_token={token}");
+    let in_path = json!({"account": "acme", "method": "GET", "path": in_path});
+    let answer = ask(in_path).await;
+    assert_eq!(
+        (&answer["decision"], &answer["forwarded"]),
+        (&json!("permitted"), &json!("/api/v1/content/posts"))
+    );
+    let large = json!({"query": format!("{{ postsList {{ id }} }} # {}", "x".repeat(300_000))});
+    let large =
+        json!({"account": "acme", "key": id, "method": "POST", "path": GRAPHQL, "body": large});
+    assert_eq!(ask(large).await["status"], 413);
     let elsewhere = json!({"account": "acme", "key": id, "method": "GET",
         "path": "/api/v1/content/posts", "client_address": "198.51.100.1"});
     assert_eq!(ask(elsewhere).await["reason"], "address_not_allowed");
@@ -433,6 +507,8 @@ async fn explanation_says_what_needs_which_right() {
     control_plane.create_account("lib", "fltr").await.unwrap();
     let anonymous = json!({"account": "lib", "method": "GET", "path": "/v1/mcp/manifest"});
     assert_eq!(ask(anonymous).await["reason"], "anonymous");
+    let preflight = json!({"account": "lib", "method": "OPTIONS", "path": "/v1/account"});
+    assert_eq!(ask(preflight).await["decided_by"], "it is a preflight, which needs no key");
     let anonymous = json!({"account": "lib", "method": "GET", "path": "/v1/datasets"});
     assert_eq!(ask(anonymous).await["reason"], "missing_token");
     let made_up = json!({"account": "lib", "token": "x", "method": "GET", "path": "/v1/datasets"});
@@ -456,7 +532,8 @@ async fn explanation_says_what_needs_which_right() {
     }
 }
 
-#[tokio::test]
+// The API that echoes has to answer while the command runs.
+#[tokio::test(flavor = "multi_thread")]
 async fn explanation_can_be_had_from_a_shell() {
     let stack = Stack::start(&["flotiq"]).await.unwrap();
     let (id, token) = prepare(&stack).await;
@@ -484,8 +561,10 @@ async fn explanation_can_be_had_from_a_shell() {
         run(&["--account", "acme", "--token", &token, "--json", "--body", body, "POST", GRAPHQL]);
     let answer: Value = serde_json::from_slice(&output.stdout).unwrap();
     assert_eq!(answer["decision"], "permitted", "{answer}");
+    let echo = format!("http://127.0.0.1:{}", stack.upstream.port);
     for (arguments, message) in [
-        (&["--account", "nobody", "GET", "/"][..], "account `nobody` does not exist"),
+        (&["--account", "acme", "--control-plane", &echo, "GET", "/"][..], "is no control plane"),
+        (&["--account", "nobody", "GET", "/"], "account `nobody` does not exist"),
         (&["--account", "acme", "--body", "@nowhere", "GET", "/"], "cannot read `nowhere`"),
         (&["--account", "acme", "--control-plane", "http://127.0.0.1:1", "GET", "/"], "cannot ask"),
         (&["--account", "acme", "--key", "a", "--token", "b", "GET", "/"], "cannot be used with"),
@@ -495,4 +574,16 @@ async fn explanation_can_be_had_from_a_shell() {
         let said = String::from_utf8_lossy(&output.stderr);
         assert!(said.contains(message), "{arguments:?}: {said}");
     }
+    let mut child = Command::new(project::latchkey().unwrap())
+        .args(["explain", "--account", "acme", "--token", "-", "GET", "/api/v1/content/posts"])
+        .env("LATCHKEY_OPERATOR_TOKEN", &stack.control_plane.operator_token)
+        .env("LATCHKEY_URL", format!("http://127.0.0.1:{}", stack.control_plane.port))
+        .stdin(Stdio::piped())
+        .stdout(Stdio::piped())
+        .spawn()
+        .unwrap();
+    writeln!(child.stdin.take().unwrap(), "{token}").unwrap();
+    let output = child.wait_with_output().unwrap();
+    let said = String::from_utf8_lossy(&output.stdout);
+    assert!(said.starts_with("permitted, 200 (permitted)"), "{said}");
 }

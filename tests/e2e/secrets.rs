@@ -50,12 +50,26 @@ async fn tokens_are_nowhere_but_with_their_holders() {
 
     answered_by_envoy_itself(&stack, &cms.token).await;
 
+    let mut places = Vec::new();
+    for token in [&cms.token, &rotated.token, &gone.token, unknown] {
+        let path = format!("/api/v1/content/posts?auth_token={token}");
+        for question in [
+            json!({"account": "acme", "token": token, "method": "GET", "path": path}),
+            json!({"account": "acme", "method": "GET", "path": path}),
+            json!({"account": "acme", "method": "GET", "path": format!("/{token}?auth_token={token}")}),
+            json!({"account": "lib", "token": token, "method": "GET", "path": "/v1/datasets"}),
+        ] {
+            let answer = stack.control_plane.api("POST", "/explain", &question).await.unwrap();
+            places.push(("an explanation".to_owned(), answer.text()));
+        }
+    }
+
     let edge_token = stack.control_plane.edge_token().unwrap();
     let operator_token = stack.control_plane.operator_token.clone();
     let tokens = [&cms.token, &rotated.token, &rag.token, &gone.token, unknown];
     let seen = json!(stack.upstream.take_seen()).to_string();
     assert!(seen.contains("x-latchkey-key"), "something was forwarded");
-    let mut places = vec![("the upstream".to_owned(), seen)];
+    places.push(("the upstream".to_owned(), seen));
     for page in ["/config_dump?include_eds", "/stats", "/clusters", "/server_info"] {
         places.push((page.to_owned(), stack.envoy.admin(page).await.unwrap()));
     }

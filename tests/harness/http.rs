@@ -1,8 +1,12 @@
 //! HTTP as the tests speak it: nothing normalized, nothing retried.
 
-use anyhow::Context;
+use std::convert::Infallible;
+use std::pin::Pin;
+use std::task::{Context, Poll};
+
+use anyhow::Context as _;
 use http_body_util::{BodyExt, Full};
-use hyper::body::Bytes;
+use hyper::body::{Body, Bytes, Frame};
 use hyper::{HeaderMap, Method, Request, Uri};
 use hyper_util::client::legacy::Client;
 use hyper_util::client::legacy::connect::HttpConnector;
@@ -122,6 +126,53 @@ pub async fn send_http2_with_trailers(
     let (parts, body) = response.into_parts();
     let body = body.collect().await?.to_bytes();
     Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+}
+
+/// Sends a request over HTTP/2 with a body in two parts, and does something between them.
+///
+/// # Errors
+///
+/// If no answer comes.
+pub async fn send_http2_in_parts(
+    url: &str,
+    headers: &[(&str, &str)],
+    (first, second): (&str, &str),
+    between: impl AsyncFnOnce(),
+) -> anyhow::Result<Response> {
+    let (send, receive) = tokio::sync::mpsc::channel(1);
+    let mut request = Request::builder().method("POST").uri(url);
+    for (name, value) in headers {
+        request = request.header(*name, *value);
+    }
+    let client = Client::builder(TokioExecutor::new()).http2_only(true).build_http();
+    let parts = async {
+        send.send(Bytes::copy_from_slice(first.as_bytes())).await?;
+        between().await;
+        send.send(Bytes::copy_from_slice(second.as_bytes())).await?;
+        drop(send);
+        anyhow::Ok(())
+    };
+    let answer = client.request(request.body(Parts(receive))?);
+    let (sent, answer) = tokio::join!(parts, answer);
+    sent?;
+    let (parts, body) = answer?.into_parts();
+    let body = body.collect().await?.to_bytes();
+    Ok(Response { status: parts.status.as_u16(), headers: parts.headers, body })
+}
+
+/// A body whose parts come one by one.
+struct Parts(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl Body for Parts {
+    type Data = Bytes;
+    type Error = Infallible;
+
+    fn poll_frame(
+        mut self: Pin<&mut Self>,
+        context: &mut Context<'_>,
+    ) -> Poll<Option<Result<Frame<Bytes>, Infallible>>> {
+        self.0.poll_recv(context).map(|part| part.map(|part| Ok(Frame::data(part))))
+    }
 }
 
 /// Returns a client that keeps its connections.

@@ -33,7 +33,7 @@ pub(crate) struct ExplainRequest {
     /// a token.
     #[serde(default, deserialize_with = "present")]
     key: Option<String>,
-    /// The token with which it is made.
+    /// The token with which it is made, if it is not in the path.
     #[serde(default, deserialize_with = "present")]
     token: Option<String>,
     #[schema(examples("GET"))]
@@ -62,8 +62,11 @@ pub(crate) async fn explain(
     let mut fields = Fields::default();
     fields.method("method", &body.method);
     fields.text("path", &body.path, MAX_PATH_CHARS);
+    for (field, text) in [("key", &body.key), ("token", &body.token)] {
+        fields.text(field, text.as_deref().unwrap_or_default(), MAX_TOKEN_CHARS);
+    }
     if body.key.is_some() && body.token.is_some() {
-        fields.refuse("token", "expected `key` or `token`, found both");
+        fields.add("token", "expected `key` or `token`, found both");
     }
     fields.finish()?;
     let account = body.account.clone();
@@ -71,7 +74,8 @@ pub(crate) async fn explain(
     let profile = Arc::clone(app.profile(&account.profile)?);
     let asked = Arc::clone(&profile);
     let now = Time::now();
-    let (account, key, token) = (account.id, body.key, body.token);
+    let token = body.token.or_else(|| explain::token_in(&profile, &body.path));
+    let (account, key) = (account.id, body.key);
     let (credential, state) = app
         .store
         .read(move |db| match (key, token) {
@@ -106,7 +110,8 @@ pub(crate) async fn explain(
             Some(KeyState::Suspended) => "the key is suspended".to_owned(),
             Some(KeyState::Revoked) => "the key is revoked".to_owned(),
             Some(KeyState::Expired) => "the key has expired".to_owned(),
-            Some(KeyState::Active) | None => "the token is of no key".to_owned(),
+            Some(KeyState::Active) => "the token was of this key, and is no longer".to_owned(),
+            None => "the token is of no key".to_owned(),
         };
     }
     Ok(Json(explanation))
@@ -131,6 +136,9 @@ fn by_token(
     let state = keys::get(db, account, &key, now.as_ms())?.state;
     Ok((token_by_hash(db, profile, &hash)?, Some(state)))
 }
+
+/// Longer than any token that is looked up.
+const MAX_TOKEN_CHARS: usize = 1_000;
 
 /// Longer than any request line that Envoy takes by default (60 KiB).
 const MAX_PATH_CHARS: usize = 65_536;

@@ -20,19 +20,17 @@ impl Fields {
         if self.0.is_empty() { Ok(()) } else { Err(ApiError::Fields(self.0)) }
     }
 
-    /// Notes that a field cannot be taken as it is.
-    pub(crate) fn refuse(&mut self, field: &str, message: &str) {
-        self.add(field, message);
-    }
-
     /// Checks the method of a request.
     pub(crate) fn method(&mut self, field: &str, method: &str) {
-        if method.is_empty() || !method.bytes().all(|byte| byte.is_ascii_uppercase()) {
-            self.add(field, format!("expected a method in capitals, found `{method}`"));
+        if !(1..=MAX_METHOD_CHARS).contains(&method.len())
+            || !method.bytes().all(|byte| byte.is_ascii_uppercase())
+        {
+            self.add(field, format!("expected a method: 1 to {MAX_METHOD_CHARS} capitals"));
         }
     }
 
-    fn add(&mut self, field: &str, message: impl Into<String>) {
+    /// Notes what is wrong with a field.
+    pub(crate) fn add(&mut self, field: &str, message: impl Into<String>) {
         self.0.push(FieldError { field: field.to_owned(), message: message.into() });
     }
 
@@ -163,6 +161,8 @@ impl Fields {
 
 /// Room for a UUID with a prefix; ids travel in a header of every request.
 const MAX_ID_CHARS: usize = 64;
+/// Twice the longest that is registered.
+const MAX_METHOD_CHARS: usize = 32;
 /// A line on a screen.
 const MAX_NAME_CHARS: usize = 200;
 /// More content types than the reference customers' largest accounts have.

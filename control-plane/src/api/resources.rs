@@ -12,7 +12,6 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::extract::{Body, Parameters, Path};
-use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
@@ -111,13 +110,19 @@ fn check(resource: &Resource, rules: &KeyRules) -> Result<(), ApiError> {
     }
     for (field, relation) in &resource.relations {
         let at = format!("relations.{field}");
-        let mut fields = Fields::default();
-        fields.name(&at, field);
-        fields.finish()?;
+        if !is_field_path(field) {
+            let message = "expected the name of a field, or the path to it such as `sections.author`: \
+                           letters, digits, `_` and `-`, with dots between";
+            return Err(ApiError::field(&at, message));
+        }
         match relation {
             Relation::Any(text) if text == EVERY => {}
             Relation::Any(text) => {
                 let message = format!("expected `\"*\"` or a list of resources, found `{text}`");
+                return Err(ApiError::field(&at, message));
+            }
+            Relation::Some(names) if names.is_empty() => {
+                let message = "expected at least one resource, or `\"*\"` for any";
                 return Err(ApiError::field(&at, message));
             }
             Relation::Some(names) => {
@@ -136,6 +141,17 @@ fn check(resource: &Resource, rules: &KeyRules) -> Result<(), ApiError> {
     }
     Ok(())
 }
+
+/// Reports whether a text is what GraphQL could call a field, or a path of such names. What is not
+/// would be no relation of any field, and so disarm itself.
+fn is_field_path(text: &str) -> bool {
+    let is_name_char = |byte: u8| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-');
+    let is_name = |name: &str| !name.is_empty() && name.bytes().all(is_name_char);
+    text.len() <= MAX_FIELD_CHARS && text.split('.').all(is_name)
+}
+
+/// A few names of the usual length.
+const MAX_FIELD_CHARS: usize = 256;
 
 /// More relation fields than any content type of the reference customers has.
 const MAX_RELATIONS: usize = 500;

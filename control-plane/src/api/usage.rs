@@ -4,6 +4,7 @@ use std::collections::BTreeMap;
 
 use axum::Json;
 use axum::extract::State;
+use latchkey_filter::authorize::rights::ANY_ACTION;
 use latchkey_protocol::right::EVERY;
 use latchkey_protocol::{Identity, KeyKind, Limit, Right, RightSet, Rule, Subject, Window};
 use rusqlite::Connection;
@@ -14,6 +15,7 @@ use super::extract::Path;
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::ledger::{self, DAY_SECONDS, HOUR_SECONDS};
+use crate::store::right_usage::UNUSED_MS;
 use crate::store::{Key, StoreError, accounts, keys, plans, right_usage};
 use crate::time::Time;
 
@@ -79,9 +81,11 @@ struct KeyUsage {
 /// Which of a key's rights were needed.
 #[derive(Debug, Serialize, ToSchema)]
 struct RightUsage {
-    /// From when on uses count: 30 days ago, or since the key was made if that is later.
+    /// From when on uses count, to the hour: 30 days ago, or later, if the rules were changed later,
+    /// or filters have told since then only.
     since: Time,
-    /// Those that were needed, such as `blogposts:read`; of a rule with `*`, the actions.
+    /// Those that were needed, such as `blogposts:read`; of a rule with `*`, the actions. `?` is for
+    /// requests that any action will do for.
     #[schema(value_type = Vec<RightUse>)]
     used: Vec<RightUse>,
     /// Those that were not: without them, no call since then would have been refused.
@@ -136,15 +140,17 @@ fn usage(db: &Connection, id: &str, actions: &[String], now: Time) -> Result<Usa
     let window = Window::new(bucket_seconds, 1);
     let oldest_ms = longest.starts_at_ms(longest.oldest(longest.bucket(now_ms)));
     let mut counts = ledger::key_usage(db, id, bucket_seconds, window.bucket(oldest_ms))?;
-    let known_since_ms = right_usage::start_ms(db)?.max(now.as_ms() - UNUSED_MS);
-    let mut uses = right_usage::last_uses(db, id, known_since_ms)?;
+    let noted_since_ms = right_usage::start_ms(db)?.max(now.as_ms() - UNUSED_MS);
+    let mut rules_since = keys::rules_since(db, id)?;
+    let mut uses = right_usage::uses(db, id, noted_since_ms)?;
     let mut by_key = Vec::new();
     for key in keys::all(db, id, now.as_ms())? {
         let counts = counts.remove(&key.id).unwrap_or_default();
         let uses = uses.remove(&key.id).unwrap_or_default();
+        let rules_since_ms = rules_since.remove(&key.id).unwrap_or_default();
         let rights = (key.kind == KeyKind::UserDefined).then(|| {
-            let since_ms = known_since_ms.max(key.created_at.as_ms());
-            right_usage_of(&key.rules, actions, &uses, since_ms)
+            let since_ms = noted_since_ms.max(rules_since_ms).max(uses.unknown_at_ms.unwrap_or(0));
+            right_usage_of(&key.rules, actions, &uses.last, since_ms)
         });
         let usage = key_usage(db, key, window, bucket_seconds, counts, now_ms)?;
         by_key.push(KeyUsage { rights, ..usage });
@@ -183,26 +189,47 @@ fn right_usage_of(
     uses: &BTreeMap<Right, i64>,
     since_ms: i64,
 ) -> RightUsage {
-    let is_used = |resource: &str, action: &str| uses.contains_key(&Right::new(resource, action));
-    let mut unused = Vec::new();
+    let last_use = |resource: &str, action: &str| {
+        uses.get(&Right::new(resource, action)).filter(|at_ms| **at_ms >= since_ms - HOUR_MS)
+    };
+    let (mut used, mut unused) = (Vec::new(), Vec::new());
     for Rule { resource, actions: granted } in RightSet::from(rules.to_vec()).rules() {
-        if !granted.iter().any(|action| action == EVERY) {
-            let idle = granted.iter().filter(|action| !is_used(resource, action));
-            unused.extend(idle.map(|action| Right::new(resource, action)));
-        } else if !is_used(resource, EVERY) {
-            let idle: Vec<&String> = actions.iter().filter(|a| !is_used(resource, a)).collect();
-            if idle.len() == actions.len() {
-                unused.push(Right::new(resource, EVERY));
-            } else {
-                unused.extend(idle.into_iter().map(|action| Right::new(resource, action)));
+        let is_every = granted.iter().any(|action| action == EVERY);
+        let every = EVERY.to_owned();
+        let any = ANY_ACTION.to_owned();
+        let candidates = if is_every { actions } else { granted.as_slice() };
+        let mut idle = Vec::new();
+        let mut is_used = false;
+        for action in candidates {
+            match last_use(resource, action) {
+                Some(&at_ms) => {
+                    is_used = true;
+                    used.push(RightUse::new(resource, action, at_ms));
+                }
+                None => idle.push(action),
             }
         }
+        if let Some(&at_ms) = last_use(resource, &any) {
+            used.push(RightUse::new(resource, &any, at_ms));
+            // Whichever action the rule grants would do, so it takes one.
+            if !is_used && !idle.is_empty() {
+                idle.remove(0);
+                is_used = true;
+            }
+        }
+        match last_use(resource, &every) {
+            Some(&at_ms) if is_every => used.push(RightUse::new(resource, &every, at_ms)),
+            _ if is_every && !is_used => unused.push(Right::new(resource, &every)),
+            _ => unused.extend(idle.into_iter().map(|action| Right::new(resource, action))),
+        }
     }
-    let used = uses.iter().map(|(right, &at_ms)| RightUse {
-        right: right.clone(),
-        last_used_at: Time::from_ms(at_ms),
-    });
-    RightUsage { since: Time::from_ms(since_ms), used: used.collect(), unused }
+    RightUsage { since: Time::from_ms(since_ms), used, unused }
+}
+
+impl RightUse {
+    fn new(resource: &str, action: &str, at_ms: i64) -> Self {
+        Self { right: Right::new(resource, action), last_used_at: Time::from_ms(at_ms) }
+    }
 }
 
 fn limit_usage(
@@ -241,8 +268,7 @@ fn time(ms: u64) -> Time {
 /// How far back the usage of keys is shown where the account has no limits: 30 days.
 const UNLIMITED: Window = Window::new(DAY_SECONDS, 30);
 
-/// How long a right may go unused before it counts as unused, in milliseconds: 30 days.
-const UNUSED_MS: i64 = 30 * 86_400_000;
+const HOUR_MS: i64 = 3_600_000;
 
 #[cfg(test)]
 mod tests {
@@ -272,7 +298,30 @@ mod tests {
         );
         assert_eq!(unused(&[("*", &["*"])], &["*"]), [""; 0]);
         assert_eq!(unused(&[("*", &["*"])], &["*:read"]), ["*:create", "*:update"]);
-        // A rule that is gone leaves no trace.
         assert_eq!(unused(&[("tags", &["read"])], &["posts:read"]), ["tags:read"]);
+        // A request that any action will do for takes one.
+        assert_eq!(
+            unused(posts, &["posts:?", "tags:?"]),
+            ["posts:update", "tags:create", "tags:update"]
+        );
+        assert_eq!(unused(posts, &["posts:?", "posts:update"]), ["posts:read", "tags:*"]);
+    }
+
+    #[test]
+    fn rules_that_are_gone_leave_no_trace() {
+        let rules = [Rule { resource: "tags".to_owned(), actions: vec!["read".to_owned()] }];
+        let hour = |hours: i64| hours * HOUR_MS;
+        let uses: BTreeMap<Right, i64> =
+            [("*:read", hour(9)), ("tags:read", hour(5)), ("posts:read", hour(9))]
+                .map(|(right, at_ms)| (right.parse().unwrap(), at_ms))
+                .into();
+        let used = |since_ms: i64| {
+            let usage = right_usage_of(&rules, &["read".to_owned()], &uses, since_ms);
+            let used: Vec<String> = usage.used.iter().map(|used| used.right.to_string()).collect();
+            (used.join(" "), usage.unused.len())
+        };
+        assert_eq!(used(hour(5)), ("tags:read".to_owned(), 0));
+        assert_eq!(used(hour(6)), ("tags:read".to_owned(), 0), "it counts for an hour");
+        assert_eq!(used(hour(6) + 1), (String::new(), 1));
     }
 }

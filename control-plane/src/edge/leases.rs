@@ -1,6 +1,6 @@
 //! Leases: what filters report and ask for, many of them in one commit.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 use std::sync::mpsc::{self, Receiver, RecvTimeoutError, Sender};
 use std::thread::{self, JoinHandle};
@@ -195,7 +195,9 @@ fn batch(first: Job, jobs: &Receiver<Job>) -> Vec<Job> {
     let mut next = Some(first);
     while let Some(job) = next.take() {
         if !job.answer.is_closed() {
-            entries += job.call.reports.len() + job.call.usage.len() + job.call.requests.len() + 1;
+            let rights = job.call.usage.iter().flat_map(|usage| &usage.rights).map(BTreeSet::len);
+            let usage = job.call.usage.len() + rights.sum::<usize>();
+            entries += job.call.reports.len() + usage + job.call.requests.len() + 1;
             batch.push(job);
         }
         if entries < MAX_BATCH {

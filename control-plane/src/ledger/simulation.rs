@@ -232,7 +232,7 @@ impl World {
         let waits = self.now_ms < until_ms && holder.leases.may_wait(now);
         match holder.leases.charge(&dues, now, waits) {
             Charged::Admitted => {
-                holder.leases.note_use(&key_holder(), &[], now);
+                holder.leases.note_use(&key_holder(), &BTreeSet::new(), now);
                 for subject in self.subjects.clone() {
                     *self.admitted.entry((subject.clone(), self.now_ms / 1000)).or_default() += 1;
                     self.check_not_over(&subject);

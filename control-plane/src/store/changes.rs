@@ -8,7 +8,6 @@ use latchkey_protocol::{Identity, KeyHash, KeyKind, Limit, Resource, Revision, R
 use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::{Change, StoreError, from_json, resources};
-use crate::time::Time;
 
 /// What changed between a revision and the last one.
 #[derive(Debug)]
@@ -117,7 +116,9 @@ pub(crate) fn snapshot(
     shared.resources = resources::by_account(connection, &profile.name)?;
     shared.has_all_resources = true;
     while let Some(row) = rows.next()? {
-        tokens.push(shared.read_token(row)?);
+        let mut token = shared.read_token(row)?;
+        token.account.resources = Some(shared.resources(&token.account.id)?);
+        tokens.push(token);
     }
     let anonymous_limits = anonymous_limits(connection, profile)?;
     Ok(Everything { revision, tokens, anonymous_limits })
@@ -194,7 +195,7 @@ fn anonymous_limits(connection: &Connection, profile: &Profile) -> Result<Vec<Li
     Ok(limits)
 }
 
-/// Returns a usable token of a key, if it has one; of those in their grace, the newest.
+/// Returns what filters know of a key by one of its tokens; of those in their grace, the newest.
 pub(crate) fn token_of_key(
     connection: &Connection,
     profile: &Profile,
@@ -205,7 +206,7 @@ pub(crate) fn token_of_key(
     one_token(connection, profile, &sql, key)
 }
 
-/// Returns what a token stands for, if it is usable.
+/// Returns what filters know of a token, if they know it.
 pub(crate) fn token_by_hash(
     connection: &Connection,
     profile: &Profile,
@@ -220,10 +221,16 @@ fn one_token(
     sql: &str,
     wanted: impl ToSql,
 ) -> Result<Option<TokenRow>, StoreError> {
-    let now_ms = Time::now().as_ms();
+    let (_, at_ms) = last_with_time(connection)?;
     let mut statement = connection.prepare_cached(sql)?;
-    let mut rows = statement.query(params![profile.name, now_ms, wanted])?;
-    rows.next()?.map(|row| Shared::new(connection).read_token(row)).transpose()
+    let mut rows = statement.query(params![profile.name, at_ms, wanted])?;
+    let Some(row) = rows.next()? else {
+        return Ok(None);
+    };
+    let mut shared = Shared::new(connection);
+    let mut token = shared.read_token(row)?;
+    token.account.resources = Some(shared.resources(&token.account.id)?);
+    Ok(Some(token))
 }
 
 /// What tokens have in common, each read once: thousands of accounts share a plan, and thousands of
@@ -267,13 +274,12 @@ impl<'a> Shared<'a> {
     }
 
     fn read_token(&mut self, row: &Row<'_>) -> Result<TokenRow, StoreError> {
-        let account: String = row.get(3)?;
-        let resources = Some(self.resources(&account)?);
+        let (id, limits) = (row.get(3)?, self.limits(row.get(7)?)?);
         Ok(TokenRow {
             hash: read_hash(row, 0)?,
             key: row.get(1)?,
             kind: super::keys::read_kind(&row.get::<_, String>(2)?)?,
-            account: AccountRow { id: account, limits: self.limits(row.get(7)?)?, resources },
+            account: AccountRow { id, limits, resources: None },
             limits: self.limits(row.get(8)?)?,
             rights: from_json(&row.get::<_, String>(4)?)?,
             networks: from_json(&row.get::<_, String>(5)?)?,

@@ -1,5 +1,7 @@
 //! Keys and their tokens' hashes.
 
+use std::collections::HashMap;
+
 use latchkey_protocol::{KeyHash, KeyKind, Limit, Rule};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 use serde::Serialize;
@@ -107,6 +109,18 @@ pub(crate) fn list(
         keys.push(read(row, now_ms)?);
     }
     Ok(keys)
+}
+
+/// Returns since when the keys of an account have the rules that they have, in milliseconds, by key.
+pub(crate) fn rules_since(
+    connection: &Connection,
+    account: &str,
+) -> Result<HashMap<String, i64>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, coalesce(rules_changed_at_ms, created_at_ms) FROM keys WHERE account = ?1",
+    )?;
+    let rows = statement.query_map([account], |row| Ok((row.get(0)?, row.get(1)?)))?;
+    Ok(rows.collect::<Result<_, _>>()?)
 }
 
 /// Returns all keys of an account, oldest first.
@@ -218,6 +232,9 @@ pub(crate) fn edit(
     }
     if let Some(rules) = &patch.rules {
         add("rules", Some(to_json(rules)?.into()));
+        if *rules != before.rules {
+            add("rules_changed_at_ms", Some(change.now_ms.into()));
+        }
     }
     if let Some(enforce) = patch.enforce {
         add("is_enforced", Some(enforce.into()));
@@ -245,6 +262,9 @@ pub(crate) fn edit(
             .execute(&sql, rusqlite::params_from_iter(std::iter::once(id).chain(values)))?;
     }
     touch(change, id)?;
+    if patch.expires_at.is_some() {
+        tell_account(change, account);
+    }
     let after = get(&change.transaction, account, id, change.now_ms)?;
     change.audit(Some(account), "key.edit", id, &json!({"before": before, "after": after}))?;
     Ok(after)
@@ -282,6 +302,9 @@ pub(crate) fn set_suspended(
         .transaction
         .execute("UPDATE keys SET is_suspended = ?2 WHERE id = ?1", params![id, is_suspended])?;
     touch(change, id)?;
+    if !is_suspended {
+        tell_account(change, account);
+    }
     let after = get(&change.transaction, account, id, change.now_ms)?;
     let action = if is_suspended { "key.suspend" } else { "key.resume" };
     change.audit(Some(account), action, id, &json!({"before": before, "after": after}))?;
@@ -357,7 +380,13 @@ fn add_token(
         params![token.hash.as_bytes(), key, token.hint, change.now_ms],
     )?;
     change.touched.push((account.profile.clone(), token.hash.as_bytes().to_vec()));
+    tell_account(change, &account.id);
     Ok(())
+}
+
+/// Notes that filters may not know an account yet, or no longer: a token of it becomes usable.
+fn tell_account(change: &mut Change<'_>, account: &str) {
+    change.touched_accounts.push(account.to_owned());
 }
 
 fn check_key_limit(connection: &Connection, account: &Account) -> Result<(), StoreError> {

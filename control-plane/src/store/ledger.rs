@@ -318,8 +318,7 @@ pub(crate) fn drop_old(connection: &Connection, now_ms: u64) -> Result<bool, Sto
         )?;
     }
     drop_some("DELETE FROM holders WHERE seen_at_ms < ?1", &[&seen_before])?;
-    let used_before = to_sql(now_ms.saturating_sub(KEPT_DAYS * u64::from(DAY_SECONDS) * 1000));
-    let dropped = right_usage::drop_old(connection, used_before, MAX_SWEPT)?;
+    let dropped = right_usage::drop_old(connection, to_sql(now_ms), MAX_SWEPT)?;
     is_more |= u32::try_from(dropped).is_ok_and(|dropped| dropped >= MAX_SWEPT);
     Ok(is_more)
 }

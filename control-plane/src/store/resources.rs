@@ -104,12 +104,16 @@ pub(crate) fn put(
 ) -> Result<bool, StoreError> {
     accounts::get(&change.transaction, account)?;
     let before = find(&change.transaction, account, &resource.name)?;
+    let relations = to_json(&resource.relations)?;
     change.transaction.execute(
         "INSERT INTO resources (account, name, relations) VALUES (?1, ?2, ?3)
          ON CONFLICT (account, name) DO UPDATE SET relations = excluded.relations",
-        params![account, resource.name, to_json(&resource.relations)?],
+        params![account, resource.name, relations],
     )?;
-    check_size(&change.transaction, account)?;
+    let before_bytes = before.as_ref().map(|before| to_json(&before.relations)).transpose()?;
+    if before_bytes.is_none_or(|before| relations.len() > before.len()) {
+        check_size(&change.transaction, account)?;
+    }
     change.touched_accounts.push(account.to_owned());
     let is_new = before.is_none();
     let action = if is_new { "resource.create" } else { "resource.edit" };
@@ -136,7 +140,7 @@ pub(crate) fn delete(change: &mut Change<'_>, account: &str, name: &str) -> Resu
 
 fn check_size(connection: &Connection, account: &str) -> Result<(), StoreError> {
     let (count, bytes): (i64, i64) = connection.query_row(
-        "SELECT count(*), coalesce(sum(length(name) + length(relations)), 0) FROM resources
+        "SELECT count(*), coalesce(sum(octet_length(name) + octet_length(relations)), 0) FROM resources
          WHERE account = ?1",
         [account],
         |row| Ok((row.get(0)?, row.get(1)?)),

@@ -1,5 +1,6 @@
 //! The body of a request, where what is needed depends on it.
 
+use super::edits::same_name;
 use super::{Headers, Rejection};
 
 /// What is there of a body.
@@ -31,7 +32,7 @@ impl std::fmt::Debug for Body<'_> {
 #[must_use]
 pub fn is_announced_larger(headers: Headers<'_>, max_bytes: usize) -> bool {
     let length = headers.text("content-length").and_then(|text| text.parse::<u64>().ok());
-    length.is_some_and(|length| usize::try_from(length).is_ok_and(|length| length > max_bytes))
+    length.is_some_and(|length| usize::try_from(length).map_or(true, |length| length > max_bytes))
 }
 
 /// Checks that headers say that the body is JSON in UTF-8, and is as it is.
@@ -44,10 +45,15 @@ pub fn check_is_json(headers: Headers<'_>) -> Result<(), Rejection> {
         let value = value.trim_ascii();
         !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")
     };
-    if headers.named("content-encoding").any(is_encoded) {
+    // Names count with `_` for `-` too, as CGI-like upstreams read them.
+    let named = |name: &'static str| {
+        let same = headers.0.iter().filter(move |(header, _)| same_name(header, name));
+        same.map(|(_, value)| value.as_slice())
+    };
+    if named("content-encoding").any(is_encoded) {
         return Err(Rejection::UnsupportedBody("expected no `Content-Encoding`"));
     }
-    let mut types = headers.named("content-type");
+    let mut types = named("content-type");
     match (types.next().map(is_json), types.next()) {
         (Some(true), None) => Ok(()),
         (Some(_), _) | (None, _) => {
@@ -100,6 +106,8 @@ mod tests {
         let json = ("content-type", "application/json");
         assert!(!check(&[]));
         assert!(!check(&[json, json]));
+        assert!(!check(&[json, ("content_type", "text/plain")]));
+        assert!(!check(&[json, ("content_encoding", "gzip")]));
         assert!(check(&[json, ("content-encoding", "identity")]));
         for encoding in ["gzip", "br", "identity, gzip"] {
             assert!(!check(&[json, ("content-encoding", encoding)]), "{encoding}");
@@ -115,6 +123,6 @@ mod tests {
         for (length, larger) in [("10", false), ("11", true), ("x", false), ("", false)] {
             assert_eq!(announced(length), larger, "{length}");
         }
-        assert!(announced(&u64::from(u32::MAX).to_string()));
+        assert!(announced(&u64::MAX.to_string()), "also where it is more than memory can hold");
     }
 }

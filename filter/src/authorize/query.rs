@@ -110,6 +110,12 @@ impl<'a> Parameter<'a> {
         self.name == name.as_bytes()
     }
 
+    /// The same for an upstream to which capitals are no other letters.
+    #[must_use]
+    pub fn is_like(&self, name: &str) -> bool {
+        self.name.eq_ignore_ascii_case(name.as_bytes())
+    }
+
     /// Reports whether every upstream reads the parameter under a name: it is spelled just so.
     #[must_use]
     pub fn is_plainly(&self, name: &str) -> bool {

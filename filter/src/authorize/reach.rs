@@ -8,6 +8,7 @@ pub mod graphql;
 mod hydration;
 mod search;
 
+use std::collections::BTreeSet;
 use std::fmt;
 
 use latchkey_protocol::right::EVERY;
@@ -90,8 +91,8 @@ pub(super) struct Asked<'r, 'p> {
     pub(super) query: &'r Query<'r>,
     pub(super) request: &'r Request<'r>,
     pub(super) key: &'r KeyRecord,
-    /// Whether the request may be refused, or changed, for want of a right.
-    pub(super) is_enforced: bool,
+    /// Whether the request may be changed so that it needs no more than the key holds.
+    pub(super) may_change: bool,
 }
 
 /// Returns what a request needs.
@@ -111,8 +112,11 @@ pub(super) fn reach<'p>(asked: &Asked<'_, 'p>) -> Result<Reach<'p>, Rejection> {
         return Ok(reach);
     };
     for added in &route.parameter_needs {
-        let is_asked = judged(query, &added.parameter)?
-            .any(|given| !added.unless.iter().any(|value| value.as_bytes() == &*given.value));
+        let is_exempt = |given: &Parameter<'_>| {
+            given.is_plainly(&added.parameter)
+                && added.unless.iter().any(|value| value.as_bytes() == &*given.value)
+        };
+        let is_asked = judged(query, &added.parameter)?.any(|given| !is_exempt(given));
         if is_asked {
             reach.add_needs(asked, &added.needs, Some(&added.parameter));
         }
@@ -158,8 +162,8 @@ impl<'p> Reach<'p> {
         }
     }
 
-    /// Returns the names of the resources that are needed so far.
-    fn resources(&self) -> Vec<String> {
+    /// Returns the names of the resources that are needed so far, each once.
+    fn resources(&self) -> BTreeSet<String> {
         let rights = self.needed.iter().filter_map(|needed| match &needed.requirement {
             Requirement::Kind(_) => None,
             Requirement::Right(right) => Some(right.resource.clone()),

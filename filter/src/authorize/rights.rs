@@ -1,5 +1,7 @@
 //! Stage: what a key holds against what a request needs.
 
+use std::collections::BTreeSet;
+
 use latchkey_protocol::right::EVERY;
 use latchkey_protocol::{Right, RightSet};
 
@@ -19,9 +21,9 @@ pub fn check(
     access: &Access,
     needed: &[Needed<'_>],
     key: &KeyRecord,
-) -> Result<Vec<Right>, MissingRight> {
+) -> Result<BTreeSet<Right>, MissingRight> {
     if access.pass_kinds.contains(&key.kind) {
-        return Ok(Vec::new());
+        return Ok(BTreeSet::new());
     }
     match needed.iter().find(|needed| !is_met(profile, &needed.requirement, key)) {
         Some(needed) => Err(missing(&needed.requirement, key)),
@@ -55,8 +57,8 @@ pub(super) fn holds(profile: &Profile, held: &RightSet, resource: &str, action: 
 /// They are named as the key's rules name the resource, with the action that was needed where a rule
 /// says `*`: so there are never more of them than rules times actions, whatever a client asks for.
 #[must_use]
-pub fn exercised(profile: &Profile, needed: &[Needed<'_>], key: &KeyRecord) -> Vec<Right> {
-    let mut exercised: Vec<Right> = Vec::new();
+pub fn exercised(profile: &Profile, needed: &[Needed<'_>], key: &KeyRecord) -> BTreeSet<Right> {
+    let mut exercised = BTreeSet::new();
     for needed in needed {
         let Requirement::Right(Right { resource, action }) = &needed.requirement else {
             continue;
@@ -65,11 +67,7 @@ pub fn exercised(profile: &Profile, needed: &[Needed<'_>], key: &KeyRecord) -> V
         let granted = [resource.as_str(), EVERY]
             .into_iter()
             .find_map(|on| granting(profile, &key.rights, on, resource, action));
-        for right in granted.unwrap_or_default() {
-            if !exercised.contains(&right) {
-                exercised.push(right);
-            }
-        }
+        exercised.extend(granted);
     }
     exercised
 }
@@ -81,17 +79,14 @@ fn granting(
     on: &str,
     resource: &str,
     action: &str,
-) -> Option<Vec<Right>> {
-    let rule = held.rules().iter().find(|rule| rule.resource == on)?;
+) -> Option<Right> {
+    let rule = held.rule(on)?;
     let has = |action: &str| rule.actions.iter().any(|held| held == action);
-    if action == ANY_ACTION {
-        return Some(rule.actions.iter().map(|action| Right::new(on, action)).collect());
-    }
-    if has(action) || has(EVERY) {
-        return Some(vec![Right::new(on, action)]);
+    if has(action) || has(EVERY) || (action == ANY_ACTION && !rule.actions.is_empty()) {
+        return Some(Right::new(on, action));
     }
     let implying = profile.implying(resource, action).find(|implying| has(implying))?;
-    Some(vec![Right::new(on, implying)])
+    Some(Right::new(on, implying))
 }
 
 fn missing(requirement: &Requirement<'_>, key: &KeyRecord) -> MissingRight {
@@ -110,5 +105,5 @@ fn missing(requirement: &Requirement<'_>, key: &KeyRecord) -> MissingRight {
     MissingRight { needed, held }
 }
 
-/// Stands in a route's need for whichever action the key holds.
-const ANY_ACTION: &str = "?";
+/// Stands in a route's need, and among the rights that were taken, for whichever action the key holds.
+pub const ANY_ACTION: &str = "?";

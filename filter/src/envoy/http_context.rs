@@ -3,6 +3,7 @@
 use std::cell::{Cell, RefCell};
 use std::net::{IpAddr, SocketAddr};
 use std::rc::Rc;
+use std::sync::Arc;
 
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext};
@@ -29,7 +30,7 @@ pub(super) struct Gateway {
 /// A request that waits for the first snapshot, its body, or a lease.
 pub(super) struct Waiting {
     context_id: u32,
-    awaits: Awaits,
+    pub(super) awaits: Awaits,
     /// On the clock that never steps.
     since_ms: u64,
     /// Length of its headers and body.
@@ -40,9 +41,12 @@ pub(super) struct Waiting {
 }
 
 /// What a request waits for.
-#[derive(Clone, Copy)]
-enum Awaits {
-    Body,
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(super) enum Awaits {
+    /// The rest of its body, with a key of this account.
+    Body {
+        account: Arc<str>,
+    },
     /// A lease; so many answers had come when there was none.
     Lease {
         answers: u64,
@@ -94,11 +98,13 @@ pub(super) struct Http {
     context_id: u32,
     gateway: Option<Rc<Gateway>>,
     progress: Rc<Progress>,
+    /// Length of what Envoy holds back of the body.
+    held_bytes: usize,
 }
 
 impl Http {
     pub(super) fn new(context_id: u32, gateway: Option<Rc<Gateway>>) -> Self {
-        Self { context_id, gateway, progress: Rc::default() }
+        Self { context_id, gateway, progress: Rc::default(), held_bytes: 0 }
     }
 
     /// Returns what to do with what follows the headers.
@@ -115,18 +121,20 @@ impl Http {
         self.progress.body.replace(received);
         let waiting = {
             let mut all = gateway.source.waiting.borrow_mut();
-            let is_due = |waiting: &Waiting| {
-                waiting.context_id == self.context_id && matches!(waiting.awaits, Awaits::Body)
-            };
-            all.iter().position(is_due).map(|index| all.remove(index))
+            let index = all.iter().position(|waiting| waiting.context_id == self.context_id);
+            index.map(|index| all.remove(index))
         };
         let Some(mut waiting) = waiting else {
             return Action::Pause;
         };
         waiting.bytes += body_bytes;
         let now = host::now();
-        let has_room = gateway.source.has_room_for(waiting.bytes);
-        let patience = if has_room { waiting.patience(now) } else { Patience::MayNotWait };
+        let has_room = gateway.source.has_room_for(&waiting.awaits, waiting.bytes);
+        let patience = if has_room { waiting.patience(now) } else { Patience::NoRoom };
+        if has_room && !matches!(waiting.awaits, Awaits::Body { .. }) {
+            gateway.source.waiting.borrow_mut().push(waiting);
+            return Action::Pause;
+        }
         match waiting.decide(now, patience) {
             Verdict::Forward => Action::Continue,
             Verdict::Replied | Verdict::Wait(_) => Action::Pause,
@@ -134,15 +142,16 @@ impl Http {
     }
 
     /// Returns the body that was held back so far, if it is not larger than what is judged.
-    fn held_back(gateway: &Gateway, body_size: usize) -> Received {
-        if body_size > gateway.config.max_body_bytes {
+    fn held_back(&self, gateway: &Gateway) -> Received {
+        let (bytes, most) = (self.held_bytes, gateway.config.max_body_bytes);
+        if bytes > most {
             return Received::TooLarge;
         }
-        let buffer = BufferType::HttpRequestBody;
-        let bytes = hostcalls::get_buffer(buffer, 0, gateway.config.max_body_bytes + 1);
-        match bytes.ok().flatten().unwrap_or_default() {
-            bytes if bytes.len() > gateway.config.max_body_bytes => Received::TooLarge,
-            bytes => Received::Whole(bytes),
+        let held = hostcalls::get_buffer(BufferType::HttpRequestBody, 0, bytes);
+        match held.ok().flatten().unwrap_or_default() {
+            held if held.len() == bytes => Received::Whole(held),
+            // What cannot be read cannot be judged.
+            _ => Received::Unavailable,
         }
     }
 }
@@ -174,14 +183,9 @@ impl HttpContext for Http {
             Verdict::Replied => Action::Pause,
             Verdict::Wait(awaits) => {
                 let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-                if !gateway.source.has_room_for(bytes) {
-                    return match decide(
-                        gateway,
-                        &headers,
-                        now,
-                        &self.progress,
-                        Patience::MayNotWait,
-                    ) {
+                if !gateway.source.has_room_for(&awaits, bytes) {
+                    let patience = Patience::NoRoom;
+                    return match decide(gateway, &headers, now, &self.progress, patience) {
                         Verdict::Forward => Action::Continue,
                         Verdict::Replied | Verdict::Wait(_) => Action::Pause,
                     };
@@ -207,12 +211,12 @@ impl HttpContext for Http {
     // Where an operator sets `allow_on_headers_stop_iteration`, a body goes on to the upstream unless
     // this holds it back too.
     fn on_http_request_body(&mut self, body_size: usize, end_of_stream: bool) -> Action {
+        self.held_bytes = body_size;
         let is_pending = matches!(*self.progress.body.borrow(), Received::Pending);
         match &self.gateway {
             Some(gateway) if is_pending && self.progress.is_waiting.get() => {
-                let is_complete = end_of_stream || body_size > gateway.config.max_body_bytes;
-                if is_complete {
-                    return self.on_body(gateway, Self::held_back(gateway, body_size));
+                if end_of_stream || body_size > gateway.config.max_body_bytes {
+                    return self.on_body(gateway, self.held_back(gateway));
                 }
                 Action::Pause
             }
@@ -232,7 +236,7 @@ impl HttpContext for Http {
         }
         let is_pending = matches!(*self.progress.body.borrow(), Received::Pending);
         if is_pending && self.progress.is_waiting.get() {
-            return self.on_body(gateway, Self::held_back(gateway, 0));
+            return self.on_body(gateway, self.held_back(gateway));
         }
         self.hold_back()
     }
@@ -269,7 +273,7 @@ pub(super) fn serve_waiting(source: &Source, now: Moment) {
                 answers != leases.answers() || waiting.is_over(now) || !leases.may_wait(now)
             }
             Awaits::Snapshot => is_ready || waiting.is_over(now),
-            Awaits::Body => waiting.is_over(now),
+            Awaits::Body { .. } => waiting.is_over(now),
         };
         source.waiting.borrow_mut().extract_if(.., is_due).collect()
     };
@@ -293,12 +297,12 @@ impl Waiting {
     fn decide(mut self, now: Moment, patience: Patience) -> Verdict {
         self.progress.is_waiting.set(false);
         let verdict = decide(&self.gateway, &self.headers, now, &self.progress, patience);
-        if let Verdict::Wait(awaits) = verdict {
+        if let Verdict::Wait(awaits) = &verdict {
             self.progress.is_waiting.set(true);
-            if std::mem::discriminant(&self.awaits) != std::mem::discriminant(&awaits) {
+            if std::mem::discriminant(&self.awaits) != std::mem::discriminant(awaits) {
                 self.since_ms = now.steady_ms();
             }
-            self.awaits = awaits;
+            self.awaits = awaits.clone();
             let gateway = Rc::clone(&self.gateway);
             gateway.source.waiting.borrow_mut().push(self);
         }
@@ -312,7 +316,7 @@ impl Waiting {
     /// Reports whether it has waited for as long as it may.
     fn is_over(&self, now: Moment) -> bool {
         let most_ms = match self.awaits {
-            Awaits::Body => MAX_BODY_WAIT_MS,
+            Awaits::Body { .. } => MAX_BODY_WAIT_MS,
             Awaits::Lease { .. } => MAX_WAIT_MS,
             Awaits::Snapshot => self.gateway.config.startup_wait_ms,
         };
@@ -320,10 +324,12 @@ impl Waiting {
     }
 }
 
-#[derive(Clone, Copy)]
+#[derive(Clone, Copy, PartialEq, Eq)]
 enum Patience {
     MayWait,
     MayNotWait,
+    /// It would have to wait, and too many wait already.
+    NoRoom,
 }
 
 enum Verdict {
@@ -332,8 +338,24 @@ enum Verdict {
     Wait(Awaits),
 }
 
-/// Decides a request in the effective context, and changes or answers it.
+/// Decides a request in the effective context, and changes or answers it. Once it need not wait, its
+/// body is let go.
 fn decide(
+    gateway: &Gateway,
+    headers: &[(String, Vec<u8>)],
+    now: Moment,
+    progress: &Progress,
+    patience: Patience,
+) -> Verdict {
+    let verdict = judge(gateway, headers, now, progress, patience);
+    match &verdict {
+        Verdict::Forward | Verdict::Replied => drop(progress.body.take()),
+        Verdict::Wait(_) => {}
+    }
+    verdict
+}
+
+fn judge(
     gateway: &Gateway,
     headers: &[(String, Vec<u8>)],
     now: Moment,
@@ -352,7 +374,7 @@ fn decide(
         client_address: &client_address,
     };
     let mut judgement = authorize::authorize(profile, poller.replica(), &request);
-    let may_wait = matches!(patience, Patience::MayWait);
+    let may_wait = patience == Patience::MayWait;
     let leases = &mut *source.leases.borrow_mut();
     let charge = charge::charge(leases, &mut judgement, now, may_wait, config.when_unreachable);
     if leases.is_call_due(now)
@@ -372,8 +394,15 @@ fn decide(
         Err(Rejection::NotReady) if may_wait && config.startup_wait_ms > 0 => {
             return Verdict::Wait(Awaits::Snapshot);
         }
-        Err(Rejection::BodyPending) if may_wait => return Verdict::Wait(Awaits::Body),
-        Err(Rejection::BodyUnavailable) => source.warn_of_unread_bodies(),
+        Err(Rejection::BodyPending) if may_wait => {
+            let holder = judgement.holder.as_ref();
+            let account = holder.map(|holder| Arc::clone(&holder.account)).unwrap_or_default();
+            return Verdict::Wait(Awaits::Body { account });
+        }
+        Err(Rejection::BodyPending) if patience == Patience::NoRoom => {
+            judgement.outcome = Err(Rejection::NoRoom);
+        }
+        Err(Rejection::BodyUnavailable) if !gateway.reads_bodies => source.warn_of_unread_bodies(),
         Err(_) | Ok(_) => {}
     }
 

@@ -69,9 +69,12 @@ impl Metrics {
             ) => self.unauthenticated,
             Err(Rejection::AddressNotAllowed | Rejection::MissingRight(_)) => self.forbidden,
             Err(Rejection::LimitReached { .. }) => self.over_limit,
-            Err(Rejection::BodyUnavailable | Rejection::NotReady | Rejection::Unreachable) => {
-                self.unavailable
-            }
+            Err(
+                Rejection::BodyUnavailable
+                | Rejection::NoRoom
+                | Rejection::NotReady
+                | Rejection::Unreachable,
+            ) => self.unavailable,
         });
     }
 

@@ -1,6 +1,6 @@
 //! What is to be reported: what was spent of leases, on credit, and with each key.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use latchkey_protocol::lease::{Credit, KeyUsage, LeaseCall, LeaseReport, MAX_ENTRIES};
@@ -16,6 +16,8 @@ pub(super) struct Reports {
     pub(super) leases: Vec<LeaseReport>,
     credits: BTreeMap<(Subject, u64), u64>,
     usage: BTreeMap<(Arc<str>, Arc<str>, u64), KeyUsage>,
+    /// Number of rights in `usage`.
+    rights: usize,
     /// Local time at which it is due.
     due_at_ms: Option<u64>,
 }
@@ -49,7 +51,7 @@ impl Reports {
     }
 
     /// Counts a call for the key with which it was made, and notes the rights that it took.
-    pub(super) fn add_use(&mut self, holder: &Holder, exercised: &[Right], at_ms: u64) {
+    pub(super) fn add_use(&mut self, holder: &Holder, exercised: &BTreeSet<Right>, at_ms: u64) {
         let Holder { account, key } = holder;
         let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS);
         if self.usage.len() >= MAX_REMEMBERED && !self.usage.contains_key(&entry) {
@@ -60,14 +62,23 @@ impl Reports {
             key: Arc::clone(key),
             last_used_at_ms: at_ms,
             count: 0,
-            rights: Vec::new(),
+            rights: Some(BTreeSet::new()),
         });
         usage.count += 1;
         usage.last_used_at_ms = usage.last_used_at_ms.max(at_ms);
+        // Where there is no room for them, it is said that they are not known.
+        let Some(rights) = &mut usage.rights else {
+            return;
+        };
         for right in exercised {
-            if !usage.rights.contains(right) {
-                usage.rights.push(right.clone());
+            if !rights.contains(right) {
+                rights.insert(right.clone());
+                self.rights += 1;
             }
+        }
+        if self.rights > MAX_REMEMBERED {
+            self.rights = self.rights.saturating_sub(rights.len());
+            usage.rights = None;
         }
     }
 
@@ -77,11 +88,15 @@ impl Reports {
             self.due_at_ms = None;
         }
         call.reports = self.leases.drain(..self.leases.len().min(MAX_ENTRIES)).collect();
+        let mut rights = 0;
         while call.usage.len() < MAX_ENTRIES
+            && rights < MAX_RIGHTS
             && let Some((_, usage)) = self.usage.pop_first()
         {
+            rights += usage.rights.as_ref().map_or(0, BTreeSet::len);
             call.usage.push(usage);
         }
+        self.rights = self.rights.saturating_sub(rights);
         while call.credits.len() < MAX_ENTRIES
             && let Some(((subject, at_ms), count)) = self.credits.pop_first()
         {
@@ -106,5 +121,9 @@ fn credit_entry(due: &Due, at_ms: u64) -> (Subject, u64) {
 
 /// Most entries of one kind that wait to be reported, so that an outage does not fill the memory.
 const MAX_REMEMBERED: usize = 100_000;
+
+/// Rights past which no more usage is added to a call: about 500 kB, a quarter of what the control plane
+/// takes at once.
+const MAX_RIGHTS: usize = 5_000;
 
 const HOUR_MS: u64 = 3_600_000;

@@ -246,7 +246,7 @@ fn holder() -> Holder {
 fn step_of_the_control_planes_clock_gives_all_back() {
     let mut leases = with_lease(&dues(), 9);
     assert_eq!(leases.charge(&dues(), at(2), true), Charged::Admitted);
-    leases.note_use(&holder(), &[], at(2));
+    leases.note_use(&holder(), &BTreeSet::new(), at(2));
     call(&mut leases, 1_500);
     let body = LeaseAnswer { sequence: 2, now_ms: EPOCH_MS - 50_000, outcomes: vec![] };
     let attempt = leases.exchange.attempts;
@@ -263,7 +263,7 @@ fn use_is_reported_per_key_and_hour() {
     let mut leases = with_lease(&dues(), 9);
     let [read, create] = ["posts:read", "posts:create"].map(|right| right.parse().unwrap());
     for (ms, rights) in [(2, vec![read]), (3, vec![]), (3_605_000, vec![create])] {
-        let rights: Vec<Right> = rights;
+        let rights: BTreeSet<Right> = rights.into_iter().collect();
         leases.note_use(&holder(), &rights, at(ms));
         leases.note_use(&holder(), &rights, at(ms));
     }
@@ -271,8 +271,10 @@ fn use_is_reported_per_key_and_hour() {
     let counts: Vec<u64> = usage.iter().map(|usage| usage.count).collect();
     assert_eq!(counts, [4, 2]);
     assert_eq!(usage[0].last_used_at_ms, EPOCH_MS + 3);
-    let rights: Vec<String> =
-        usage.iter().flat_map(|usage| usage.rights.iter().map(Right::to_string)).collect();
+    let rights: Vec<String> = usage
+        .iter()
+        .flat_map(|usage| usage.rights.iter().flatten().map(Right::to_string))
+        .collect();
     assert_eq!(rights, ["posts:read", "posts:create"]);
 }
 
@@ -403,4 +405,27 @@ fn flood_of_addresses_fills_no_memory() {
     leases.on_failure(leases.exchange.attempts, at(10));
     leases.call(at(20_000));
     assert_eq!(leases.charge(&from(20_000), at(20_001), true), Charged::NoLease);
+}
+
+/// A call that is too large would be refused, and all that it reports be lost.
+#[test]
+fn call_holds_no_more_rights_than_the_control_plane_takes() {
+    let mut leases = with_lease(&dues(), 9);
+    let rights: BTreeSet<Right> =
+        (0..2_000).map(|right| Right::new(&format!("type{right}"), "read")).collect();
+    for key in 0..10 {
+        let holder = Holder { account: "acme".into(), key: format!("key_{key}").into() };
+        leases.note_use(&holder, &rights, at(2));
+    }
+    let mut reported = 0;
+    for round in 0..4 {
+        let usage = call(&mut leases, 1_500 + round).usage;
+        let count: usize = usage.iter().map(|usage| usage.rights.iter().flatten().count()).sum();
+        assert!(count <= 7_000, "{count}");
+        reported += usage.len();
+        let body = LeaseAnswer { sequence: 2 + round, now_ms: EPOCH_MS + 1_500, outcomes: vec![] };
+        let attempt = leases.exchange.attempts;
+        leases.on_answer(attempt, at(1_500 + round), &serde_json::to_vec(&body).unwrap()).unwrap();
+    }
+    assert_eq!(reported, 10);
 }

@@ -22,7 +22,8 @@ pub struct Graphql {
     /// returns them at once.
     #[serde(default)]
     pub wrappers: Vec<Wrapper>,
-    /// Kinds of keys that may use mutations and subscriptions; their selections are not judged.
+    /// Kinds of keys that may use mutations and subscriptions, whose selections are not judged; and that
+    /// may ask for the schema where the profile denies it to others.
     #[serde(default)]
     pub mutation_kinds: Vec<KeyKind>,
 }

@@ -20,7 +20,7 @@ use super::{Asked, Needed, Part, Requirement};
 use crate::authorize::Rejection;
 use crate::profile::Permission;
 use crate::profile::graphql::{Graphql, NamePattern};
-use crate::resources::{ResourceId, Resources, Target, is_relation_of};
+use crate::resources::{ResourceId, Resources, Role, Target, role};
 use document::{Document, Item, MAX_TOKENS, Operation, What};
 
 /// Returns what the queries of a request need.
@@ -32,40 +32,41 @@ pub(super) fn needed<'p>(
     asked: &Asked<'_, 'p>,
     graphql: &'p Graphql,
 ) -> Result<Vec<Needed<'p>>, Rejection> {
-    let queries = request::queries(asked.request, asked.method, asked.query)?;
-    let resources = asked.key.account.resources();
+    let queries = request::queries(asked)?;
     let mut tokens_left = MAX_TOKENS;
-    let mut needed = Vec::new();
-    for (index, text) in queries.iter().enumerate() {
-        let document = Document::parse(text, &mut tokens_left)
-            .map_err(|error| Rejection::Graphql(error.to_string()))?;
-        let mut judge = Judge {
-            graphql,
-            resources: &resources,
-            introspection: asked.profile.introspection,
-            query: index,
-            known: BTreeSet::new(),
-            needed: Vec::new(),
-        };
-        judge.document(&document);
-        needed.append(&mut judge.needed);
-    }
-    Ok(needed)
+    let documents: Vec<Document<'_>> = queries
+        .iter()
+        .map(|text| Document::parse(text, &mut tokens_left))
+        .collect::<Result<_, _>>()
+        .map_err(|error| Rejection::Graphql(error.to_string()))?;
+    let resources = asked.key.account.resources();
+    needed_by(&documents, graphql, &resources, asked.profile.introspection)
+        .ok_or_else(|| Rejection::Graphql("the query is too large to be judged".to_owned()))
 }
 
-/// Returns what a document needs, of an account with these resources.
+/// Returns what documents need, of an account with these resources, each thing once; none if to find
+/// out takes too long.
 #[must_use]
-pub fn needed_by_document<'p>(
-    document: &Document<'_>,
+pub fn needed_by<'p>(
+    documents: &[Document<'_>],
     graphql: &'p Graphql,
     resources: &Resources,
-) -> Vec<Needed<'p>> {
-    let introspection = Permission::Allow;
-    let known = BTreeSet::new();
-    let mut judge =
-        Judge { graphql, resources, introspection, query: 0, known, needed: Vec::new() };
-    judge.document(document);
-    judge.needed
+    introspection: Permission,
+) -> Option<Vec<Needed<'p>>> {
+    let mut judge = Judge {
+        graphql,
+        resources,
+        introspection,
+        query: 0,
+        known: BTreeSet::new(),
+        needed: Vec::new(),
+        work_left: MAX_WORK,
+    };
+    for (index, document) in documents.iter().enumerate() {
+        judge.query = index;
+        judge.document(document);
+    }
+    (judge.work_left > 0).then_some(judge.needed)
 }
 
 struct Judge<'r, 'p> {
@@ -77,6 +78,8 @@ struct Judge<'r, 'p> {
     /// What is known to be needed; none stands for everything.
     known: BTreeSet<Option<ResourceId>>,
     needed: Vec<Needed<'p>>,
+    /// How many relations may still be looked at.
+    work_left: usize,
 }
 
 /// What the fields of a selection set belong to.
@@ -123,18 +126,21 @@ impl<'p> Judge<'_, 'p> {
         if name == self.graphql.root_type {
             return Context::Root;
         }
-        if name.starts_with("__") {
+        if INTROSPECTION_TYPES.contains(&name) {
             return Context::Meta;
         }
         let wrappers = self.graphql.wrappers.len();
         let outer = self.graphql.wrappers.iter().map(|wrapper| wrapper.types.as_slice());
-        for (level, patterns) in outer.chain([self.graphql.types.as_slice()]).enumerate() {
-            let of = self.named(patterns, name);
-            if !of.is_empty() {
-                return self.objects(of, wrappers - level, item);
-            }
+        let levels = outer.chain([self.graphql.types.as_slice()]).enumerate();
+        let found: Vec<(usize, Vec<ResourceId>)> = levels
+            .map(|(level, patterns)| (level, self.named(patterns, name)))
+            .filter(|(_, of)| !of.is_empty())
+            .collect();
+        match <[_; 1]>::try_from(found) {
+            Ok([(level, of)]) => self.objects(of, wrappers - level, item),
+            // Unknown, or the name of two things.
+            Err(_) => self.everything(item),
         }
-        self.everything(item)
     }
 
     fn field(&mut self, name: &str, item: &Item<'_>, parent: &Context, is_object: bool) -> Context {
@@ -176,6 +182,8 @@ impl<'p> Judge<'_, 'p> {
         is_object: bool,
     ) -> Context {
         let mut reached: Option<Rc<[ResourceId]>> = None;
+        // Those in which the field is an object, or may be one besides: it keeps their relations.
+        let mut within: Vec<ResourceId> = Vec::new();
         for &id in of.iter() {
             let Some(relations) = self.resources.relations(id) else {
                 // Its relations are not known; what has fields of its own may be one.
@@ -184,31 +192,36 @@ impl<'p> Judge<'_, 'p> {
                 }
                 continue;
             };
-            for (_, target) in relations.iter().filter(|(field, _)| is_relation_of(field, name)) {
+            self.work_left = self.work_left.saturating_sub(relations.len());
+            if self.work_left == 0 {
+                return Context::Open;
+            }
+            let (mut is_relation, mut is_on_the_way) = (false, false);
+            for (relation, target) in relations {
+                let role = role(relation, name);
+                is_on_the_way |= matches!(role, Role::Both | Role::OnTheWay);
+                if matches!(role, Role::Neither | Role::OnTheWay) {
+                    continue;
+                }
+                is_relation = true;
                 let Target::Some(ids) = target else {
                     return self.everything(item);
                 };
                 reached = Some(match reached {
                     None => Rc::clone(ids),
-                    Some(others) => others.iter().chain(ids.iter()).copied().collect(),
+                    Some(others) => union(&others, ids),
                 });
+            }
+            if is_object && (is_on_the_way || !is_relation) {
+                within.push(id);
             }
         }
         let Some(reached) = reached else {
             return Context::Objects { of: Rc::clone(of), wrappers: 0 };
         };
         self.need(&reached, item);
-        // A relation of one of them may be an object within another, which keeps its own relations.
-        let is_relation_of = |id: &&ResourceId| {
-            let relations = self.resources.relations(**id).unwrap_or_default();
-            relations.iter().any(|(field, _)| is_relation_of(field, name))
-        };
-        let within: Vec<ResourceId> = of.iter().filter(|id| !is_relation_of(id)).copied().collect();
-        if within.is_empty() {
-            return Context::Objects { of: reached, wrappers: 0 };
-        }
-        let all: BTreeSet<ResourceId> = reached.iter().copied().chain(within).collect();
-        Context::Objects { of: all.into_iter().collect(), wrappers: 0 }
+        let of = if within.is_empty() { reached } else { union(&reached, &within) };
+        Context::Objects { of, wrappers: 0 }
     }
 
     /// Returns the resources that a name stands for.
@@ -251,3 +264,25 @@ impl<'p> Judge<'_, 'p> {
             .push(Needed { requirement, part: Part::Query { index: self.query, line, column } });
     }
 }
+
+/// Returns what is in either, once.
+fn union(one: &[ResourceId], other: &[ResourceId]) -> Rc<[ResourceId]> {
+    let all: BTreeSet<ResourceId> = one.iter().chain(other).copied().collect();
+    all.into_iter().collect()
+}
+
+/// The types of the schema's own description (GraphQL specification, section 4.2).
+const INTROSPECTION_TYPES: [&str; 8] = [
+    "__Schema",
+    "__Type",
+    "__Field",
+    "__InputValue",
+    "__EnumValue",
+    "__TypeKind",
+    "__Directive",
+    "__DirectiveLocation",
+];
+
+/// Most relations that are looked at for a request, as often as fields ask for it: some milliseconds.
+/// A query of 20,000 fields on types with 50 relations each stays below it.
+const MAX_WORK: usize = 1_000_000;

@@ -24,14 +24,16 @@ pub(super) fn add<'p>(
     let steps = steps(asked, hydration)?;
     let resources = asked.key.account.resources();
     let reached = reached(hydration, &resources, reach.resources(), steps);
-    let may_lower = asked.is_enforced && asked.profile.hydration == TooDeep::Lower;
+    let may_lower = asked.profile.hydration == TooDeep::Lower;
     let lowest_missing = reached.iter().filter(|(_, needed)| !is_held(asked, needed));
     match lowest_missing.map(|(step, _)| *step).min() {
         Some(step) if may_lower => {
             let deepest = step - 1;
             let value = deepest.to_string();
             let name = hydration.parameter.clone();
-            reach.rewrites.push(Rewrite::Replace { name, value });
+            if asked.may_change {
+                reach.rewrites.push(Rewrite::Replace { name, value });
+            }
             let readable = reached.into_iter().filter(|(step, _)| *step <= deepest);
             reach.needed.extend(readable.map(|(_, needed)| needed));
         }
@@ -70,17 +72,18 @@ fn steps(asked: &Asked<'_, '_>, hydration: &Hydration) -> Result<u8, Rejection> 
 fn reached<'p>(
     hydration: &'p Hydration,
     resources: &Resources,
-    from: Vec<String>,
+    from: BTreeSet<String>,
     steps: u8,
 ) -> Vec<(u8, Needed<'p>)> {
     let Hydration { parameter, action, .. } = hydration;
     let mut known: BTreeSet<String> = BTreeSet::new();
     let mut reached = Vec::new();
-    let mut border = from;
+    let mut border: Vec<String> = from.into_iter().collect();
     for step in 1..=steps {
         let mut next = Vec::new();
         let mut add = |resource: &str, from: &str, field: Option<&str>| {
-            if known.insert(resource.to_owned()) {
+            if !known.contains(resource) {
+                known.insert(resource.to_owned());
                 let (from, field) = (from.to_owned(), field.map(str::to_owned));
                 let part = Part::Hydration { parameter, step, from, field };
                 let right = Right::new(resource, action);

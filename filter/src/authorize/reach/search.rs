@@ -40,11 +40,11 @@ pub(super) fn add<'p>(
     if is_named {
         return Ok(());
     }
-    let readable: Vec<&str> = if asked.is_enforced && !asked.holds(EVERY, action) {
+    let readable: Vec<&str> = if asked.holds(EVERY, action) {
+        Vec::new()
+    } else {
         let named = asked.key.rights.rules().iter().map(|rule| rule.resource.as_str());
         named.filter(|resource| asked.holds(resource, action)).collect()
-    } else {
-        Vec::new()
     };
     if readable.is_empty() {
         reach.add_right(EVERY, action, Part::WholeSearch(name));
@@ -57,8 +57,10 @@ pub(super) fn add<'p>(
     }
     for resource in readable {
         reach.add_right(resource, action, Part::WholeSearch(name));
-        let (name, value) = (format!("{name}[]"), resource.to_owned());
-        reach.rewrites.push(Rewrite::Add { name, value });
+        if asked.may_change {
+            let (name, value) = (format!("{name}[]"), resource.to_owned());
+            reach.rewrites.push(Rewrite::Add { name, value });
+        }
     }
     Ok(())
 }

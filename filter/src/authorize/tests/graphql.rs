@@ -8,9 +8,9 @@ use proptest::prelude::*;
 use proptest::sample::select;
 
 use crate::authorize::reach::Requirement;
-use crate::authorize::reach::graphql::{document, needed_by_document};
+use crate::authorize::reach::graphql::{document, needed_by};
 use crate::profile::graphql::Graphql;
-use crate::profile::{Profile, SHIPPED};
+use crate::profile::{Permission, Profile, SHIPPED};
 use crate::resources::Resources;
 use document::{Document, MAX_DEPTH, MAX_FIELDS, MAX_TOKENS, Problem};
 
@@ -164,11 +164,47 @@ fn documents_are_bounded() {
     assert_eq!(problem("{...F}fragment F on T{a}fragment F on U{b}"), Some(Problem::SameName));
 }
 
+/// Types that point at each other used to be gathered again and again, twice as many with each level.
+#[test]
+fn judging_takes_no_longer_with_each_level() {
+    let both = Relation::Some(vec!["alpha".to_owned(), "beta".to_owned()]);
+    let resource = |name: &str, relations: BTreeMap<String, Relation>| {
+        latchkey_protocol::Resource { name: name.to_owned(), relations }
+    };
+    let relations: BTreeMap<String, Relation> =
+        [("one".to_owned(), both.clone()), ("a.one".to_owned(), both)].into();
+    let resources =
+        Resources::new(&[resource("alpha", relations.clone()), resource("beta", relations)]);
+    let profile = Profile::parse(SHIPPED[0].1).unwrap();
+    let text = format!("{{ alpha {} {{ title }} {} }}", "{ one ".repeat(60), "}".repeat(60));
+    let mut tokens = MAX_TOKENS;
+    let documents = [Document::parse(&text, &mut tokens).unwrap()];
+    let endpoint = endpoint(&profile, "/api/graphql");
+    let needed = needed_by(&documents, endpoint, &resources, Permission::Allow).unwrap();
+    assert_eq!(needed.len(), 2);
+
+    // What would take long is given up.
+    let many: BTreeMap<String, Relation> = (0..500)
+        .map(|field| (format!("s{field}.x"), Relation::Some(vec![format!("t{field}")])))
+        .collect();
+    let mut all: Vec<latchkey_protocol::Resource> =
+        (0..500).map(|number| resource(&format!("t{number}"), many.clone())).collect();
+    all.push(resource("alpha", many));
+    let resources = Resources::new(&all);
+    let text = format!("{{ alpha {{ x {{ {} }} }} }}", "a ".repeat(15_000));
+    let mut tokens = MAX_TOKENS;
+    let documents = [Document::parse(&text, &mut tokens).unwrap()];
+    assert_eq!(needed_by(&documents, endpoint, &resources, Permission::Allow), None);
+}
+
 /// Type → field → targets; none stands for any.
 type Schema = BTreeMap<String, BTreeMap<String, Option<BTreeSet<String>>>>;
 
 const TYPES: [&str; 5] = ["alpha", "beta", "gamma", "delta", "ghost"];
 const FIELDS: [&str; 7] = ["one", "two", "three", "title", "edges", "node", "alpha"];
+/// Relations are fields, or stand in objects.
+const RELATIONS: [&str; 9] =
+    ["one", "two", "three", "edges", "alpha", "two.one", "one.two", "title.one", "three.two.one"];
 
 /// `ghost` is pointed at and never registered.
 fn schema() -> impl Strategy<Value = Schema> {
@@ -177,7 +213,7 @@ fn schema() -> impl Strategy<Value = Schema> {
         6 => prop::collection::btree_set(select(&TYPES[..]).prop_map(str::to_owned), 1..3).prop_map(Some),
     ];
     let relations =
-        prop::collection::btree_map(select(&FIELDS[..]).prop_map(str::to_owned), targets, 0..4);
+        prop::collection::btree_map(select(&RELATIONS[..]).prop_map(str::to_owned), targets, 0..4);
     prop::collection::btree_map(select(&TYPES[..4]).prop_map(str::to_owned), relations, 0..5)
 }
 
@@ -354,18 +390,33 @@ impl<'a> Naive<'a> {
                 }
                 let mut reached = BTreeSet::new();
                 let mut same = BTreeSet::new();
+                let mut is_relation = false;
                 for around in types {
-                    match self.schema.get(around).map(|relations| relations.get(name)) {
-                        None if has_fields => return self.everything(),
-                        None => {}
-                        Some(Some(None)) => return self.everything(),
-                        Some(Some(Some(targets))) => reached.extend(targets.iter().cloned()),
-                        Some(None) => {
-                            same.insert(around.clone());
+                    let Some(relations) = self.schema.get(around) else {
+                        if has_fields {
+                            return self.everything();
+                        }
+                        continue;
+                    };
+                    let ends_here = |path: &&String| path.split('.').next_back() == Some(name);
+                    let passes = |path: &String| {
+                        let segments: Vec<&str> = path.split('.').collect();
+                        segments[..segments.len() - 1].contains(&name)
+                    };
+                    let mut is_own = false;
+                    for path in relations.keys().filter(ends_here) {
+                        is_own = true;
+                        match &relations[path] {
+                            None => return self.everything(),
+                            Some(targets) => reached.extend(targets.iter().cloned()),
                         }
                     }
+                    is_relation |= is_own;
+                    if has_fields && (!is_own || relations.keys().any(passes)) {
+                        same.insert(around.clone());
+                    }
                 }
-                if reached.is_empty() {
+                if !is_relation {
                     return Around::Types(types.clone(), vec![]);
                 }
                 self.needed.extend(reached.iter().map(|name| format!("{name}:read")));
@@ -433,10 +484,13 @@ proptest! {
         let resources = registered(&schema);
         let mut tokens = MAX_TOKENS;
         let document = Document::parse(&text, &mut tokens).unwrap();
+        let documents = [document];
         for (path, is_v2) in [("/api/graphql", false), ("/api/v2/graphql", true)] {
-            let needed = needed_by_document(&document, endpoint(&profile, path), &resources);
+            let endpoint = endpoint(&profile, path);
+            let needed = needed_by(&documents, endpoint, &resources, Permission::Allow);
             let needed: BTreeSet<String> = needed
                 .into_iter()
+                .flatten()
                 .map(|needed| match needed.requirement {
                     Requirement::Kind(_) => "mutation".to_owned(),
                     Requirement::Right(right) => right.to_string(),

@@ -5,52 +5,49 @@ use std::fmt;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
-use serde::de::{Deserializer, Error, MapAccess, SeqAccess, Visitor};
-use serde_json::Value;
+use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
 
+use super::Asked;
+use crate::authorize::Rejection;
 use crate::authorize::body::{self, Body};
-use crate::authorize::query::Query;
-use crate::authorize::{Rejection, Request};
+use crate::authorize::query::Parameter;
+use crate::profile::carriers::Carrier;
 
 /// Returns the texts of all queries of a request.
 ///
 /// # Errors
 ///
 /// A [`Rejection`] if they cannot be told, or not by all readers alike.
-pub(super) fn queries(
-    request: &Request<'_>,
-    method: &str,
-    url: &Query<'_>,
-) -> Result<Vec<String>, Rejection> {
-    let body = match request.body {
+pub(super) fn queries(asked: &Asked<'_, '_>) -> Result<Vec<String>, Rejection> {
+    let body = match asked.request.body {
         Body::Pending => return Err(Rejection::BodyPending),
         Body::TooLarge => return Err(Rejection::BodyTooLarge),
         Body::Unavailable => return Err(Rejection::BodyUnavailable),
         Body::Whole(body) => body,
     };
-    for name in [QUERY, EXTENSIONS] {
-        if url.is_behind_semicolon(name) {
-            return Err(unreadable(format_args!("`{name}` stands behind a `;`")));
-        }
+    // Where entities are decoded before parameters are told apart, as some PHP code does, `&quot;` is
+    // no separator.
+    if asked.query.text().contains(';') {
+        return Err(unreadable("expected no `;` in the query string"));
     }
-    for parameter in url.named(EXTENSIONS) {
-        let extensions = serde_json::from_slice(&parameter.value).map_err(unreadable)?;
-        refuse_persisted(&extensions)?;
-    }
-    if matches!(method, "GET" | "HEAD") {
+    if matches!(asked.method, "GET" | "HEAD") {
         if !body.is_empty() {
             return Err(unreadable("expected the query in the URL, and no body"));
         }
-        return Ok(vec![query_in_url(url)?]);
+        return Ok(vec![query_in_url(asked)?]);
     }
-    // Some servers take the one, some the other.
-    if url.named(QUERY).next().is_some() {
-        return Err(unreadable("expected the query in the body, and none in the URL"));
+    // Some servers take the one, some the other, and some whatever the letters.
+    for parameter in asked.query.parameters() {
+        if let Some(name) = DECIDING.iter().find(|name| parameter.is_like(name)) {
+            return Err(unreadable(format_args!(
+                "expected the query in the body, and no `{name}` in the URL"
+            )));
+        }
     }
-    body::check_is_json(request.headers)?;
+    body::check_is_json(asked.request.headers)?;
     let Operations(operations) = serde_json::from_slice(body).map_err(unreadable)?;
     for operation in &operations {
-        refuse_persisted(&operation.extensions)?;
+        refuse_persisted(operation.extensions.as_ref())?;
     }
     Ok(operations.into_iter().map(|operation| operation.query).collect())
 }
@@ -59,26 +56,48 @@ fn unreadable(why: impl fmt::Display) -> Rejection {
     Rejection::Graphql(format!("the request cannot be read: {why}"))
 }
 
-fn query_in_url(url: &Query<'_>) -> Result<String, Rejection> {
-    let mut parameters = url.named(QUERY);
-    let (Some(parameter), None) = (parameters.next(), parameters.next()) else {
-        return Err(unreadable("expected the parameter `query`, once"));
+/// Returns the query of a URL in which nothing else is that a server might go by.
+fn query_in_url(asked: &Asked<'_, '_>) -> Result<String, Rejection> {
+    let is_carrier = |parameter: &Parameter<'_>| {
+        asked.profile.carriers.iter().any(|carrier| match carrier {
+            Carrier::Bearer(_) | Carrier::Header(_) => false,
+            Carrier::Query(name) => parameter.is(name),
+        })
     };
-    if !parameter.is_plainly(QUERY) || !parameter.is_cleanly_encoded() {
-        return Err(unreadable("expected the parameter `query` spelled and encoded plainly"));
+    let mut given: [Option<&Parameter<'_>>; MEMBERS.len()] = [None; MEMBERS.len()];
+    for parameter in asked.query.parameters().iter().filter(|parameter| !is_carrier(parameter)) {
+        let member = MEMBERS.iter().position(|name| parameter.is_plainly(name));
+        match member.and_then(|index| given.get_mut(index)) {
+            Some(place @ None) if parameter.is_cleanly_encoded() => *place = Some(parameter),
+            Some(_) | None => {
+                return Err(unreadable(
+                    "expected the parameters `query`, `variables`, `operationName` and \
+                     `extensions` only, each once, and spelled and encoded plainly",
+                ));
+            }
+        }
     }
-    String::from_utf8(parameter.value.to_vec())
+    let [query, _, _, extensions] = given;
+    if let Some(extensions) = extensions {
+        let extensions = serde_json::from_slice(&extensions.value).map_err(unreadable)?;
+        refuse_persisted(Some(&extensions))?;
+    }
+    let query = query.ok_or_else(|| unreadable("expected the parameter `query`"))?;
+    String::from_utf8(query.value.to_vec())
         .map_err(|_| unreadable("expected the parameter `query` in UTF-8"))
 }
 
 /// Refuses a request that names a query which the server keeps: what it would do is not known here.
-fn refuse_persisted(extensions: &Option<BTreeMap<String, Value>>) -> Result<(), Rejection> {
-    let names = extensions.iter().flat_map(BTreeMap::keys);
+fn refuse_persisted(extensions: Option<&Extensions>) -> Result<(), Rejection> {
+    let names = extensions.into_iter().flat_map(BTreeMap::keys);
     match names.into_iter().find(|name| name.eq_ignore_ascii_case("persistedQuery")) {
         Some(name) => Err(unreadable(format_args!("expected no `{name}`"))),
         None => Ok(()),
     }
 }
+
+/// What a client tells beside the query.
+type Extensions = BTreeMap<String, IgnoredAny>;
 
 /// One operation (GraphQL over HTTP, section 5.1).
 ///
@@ -87,11 +106,11 @@ fn refuse_persisted(extensions: &Option<BTreeMap<String, Value>>) -> Result<(), 
 #[serde(deny_unknown_fields)]
 struct Operation {
     query: String,
-    extensions: Option<BTreeMap<String, Value>>,
+    extensions: Option<Extensions>,
     #[serde(rename = "variables")]
-    _variables: Option<Value>,
+    _variables: Option<IgnoredAny>,
     #[serde(rename = "operationName")]
-    _operation_name: Option<Value>,
+    _operation_name: Option<IgnoredAny>,
 }
 
 /// The operations of a body: an object, or a list of objects.
@@ -142,5 +161,9 @@ impl<'de> Visitor<'de> for OneOrMore {
     }
 }
 
-const QUERY: &str = "query";
-const EXTENSIONS: &str = "extensions";
+/// What an operation may consist of.
+const MEMBERS: [&str; 4] = ["query", "variables", "operationName", "extensions"];
+
+/// Parameters by which some servers find the query to run, whatever the body says.
+const DECIDING: [&str; 7] =
+    ["query", "extensions", "id", "queryId", "documentId", "doc_id", "hash"];
