@@ -382,6 +382,9 @@ fn judge(
     {
         wake.call();
     }
+    if patience == Patience::NoRoom && matches!(judgement.outcome, Err(Rejection::BodyPending)) {
+        judgement.outcome = Err(Rejection::NoRoom);
+    }
     // Even before a wait: a client that leaves meanwhile reaches the access log.
     apply(&judgement.edits);
     record(&judgement, headers, matches!(charge, Charge::Waits));
@@ -398,9 +401,6 @@ fn judge(
             let holder = judgement.holder.as_ref();
             let account = holder.map(|holder| Arc::clone(&holder.account)).unwrap_or_default();
             return Verdict::Wait(Awaits::Body { account });
-        }
-        Err(Rejection::BodyPending) if patience == Patience::NoRoom => {
-            judgement.outcome = Err(Rejection::NoRoom);
         }
         Err(Rejection::BodyUnavailable) if !gateway.reads_bodies => source.warn_of_unread_bodies(),
         Err(_) | Ok(_) => {}
