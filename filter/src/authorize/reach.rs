@@ -62,6 +62,8 @@ pub enum Part<'p> {
         /// The field of it; absent if its fields are not known.
         field: Option<String>,
     },
+    /// That no resource is named in a search, which is narrowed to what the key may read.
+    NarrowedSearch(&'p str),
     /// A query parameter.
     Parameter(&'p str),
     /// A place in a GraphQL query.
@@ -203,6 +205,9 @@ impl fmt::Display for Part<'_> {
             Self::Hydration { parameter, step, from, field: None } => {
                 write!(f, "`{parameter}`: step {step}, and what `{from}` leads to is not known")
             }
+            Self::NarrowedSearch(parameter) => {
+                write!(f, "a search without `{parameter}`, narrowed to what the key may read")
+            }
             Self::Parameter(name) => write!(f, "the parameter `{name}`"),
             Self::Query { index: 0, line, column } => {
                 write!(f, "the query at line {line}, column {column}")
@@ -210,7 +215,7 @@ impl fmt::Display for Part<'_> {
             Self::Query { index, line, column } => {
                 write!(f, "query {} at line {line}, column {column}", index + 1)
             }
-            Self::Route => f.write_str("the method and path"),
+            Self::Route => f.write_str("the route"),
             Self::Segment(name) => write!(f, "`{{{name}}}` in the path"),
             Self::WholeSearch(parameter) => {
                 write!(f, "a search without `{parameter}`, which is of everything")

@@ -56,7 +56,7 @@ pub(super) fn add<'p>(
         )));
     }
     for resource in readable {
-        reach.add_right(resource, action, Part::WholeSearch(name));
+        reach.add_right(resource, action, Part::NarrowedSearch(name));
         if asked.may_change {
             let (name, value) = (format!("{name}[]"), resource.to_owned());
             reach.rewrites.push(Rewrite::Add { name, value });
