@@ -7,6 +7,7 @@ mod metrics;
 mod root_context;
 mod shared_data;
 mod source;
+mod waiting;
 mod wake;
 
 use proxy_wasm::types::LogLevel;

@@ -11,13 +11,14 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::host;
 use super::source::Source;
+use super::waiting::{Awaits, Patience, Waiting};
 use crate::answer::{self, Answer, rate_limit};
 use crate::authorize::body::{self, Body};
 use crate::authorize::charge::{self, Charge};
 use crate::authorize::edits::{self, Edits};
 use crate::authorize::{self, Headers, Holder, Judgement, Permit, Rejection, Request};
 use crate::config::Config;
-use crate::leases::{MAX_WAIT_MS, Moment};
+use crate::leases::Moment;
 
 /// What all requests of one plugin configuration share.
 pub(super) struct Gateway {
@@ -27,37 +28,10 @@ pub(super) struct Gateway {
     pub(super) reads_bodies: bool,
 }
 
-/// A request that waits for the first snapshot, its body, or a lease.
-pub(super) struct Waiting {
-    context_id: u32,
-    pub(super) awaits: Awaits,
-    /// On the clock that never steps.
-    since_ms: u64,
-    /// Length of its headers and body.
-    pub(super) bytes: usize,
-    headers: Vec<(String, Vec<u8>)>,
-    gateway: Rc<Gateway>,
-    progress: Rc<Progress>,
-}
-
-/// What a request waits for.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub(super) enum Awaits {
-    /// The rest of its body, with a key of this account.
-    Body {
-        account: Arc<str>,
-    },
-    /// A lease; so many answers had come when there was none.
-    Lease {
-        answers: u64,
-    },
-    Snapshot,
-}
-
 /// How far a request has come; shared with its place in the queue.
 #[derive(Default)]
-struct Progress {
-    is_waiting: Cell<bool>,
+pub(super) struct Progress {
+    pub(super) is_waiting: Cell<bool>,
     is_replied: Cell<bool>,
     token_in_query: Cell<bool>,
     body: RefCell<Received>,
@@ -119,23 +93,10 @@ impl Http {
     fn on_body(&self, gateway: &Gateway, received: Received) -> Action {
         let body_bytes = received.len();
         self.progress.body.replace(received);
-        let waiting = {
-            let mut all = gateway.source.waiting.borrow_mut();
-            let index = all.iter().position(|waiting| waiting.context_id == self.context_id);
-            index.map(|index| all.remove(index))
-        };
-        let Some(mut waiting) = waiting else {
+        let Some(waiting) = gateway.source.waiting.take(self.context_id) else {
             return Action::Pause;
         };
-        waiting.bytes += body_bytes;
-        let now = host::now();
-        let has_room = gateway.source.has_room_for(&waiting.awaits, waiting.bytes);
-        let patience = if has_room { waiting.patience(now) } else { Patience::NoRoom };
-        if has_room && !matches!(waiting.awaits, Awaits::Body { .. }) {
-            gateway.source.waiting.borrow_mut().push(waiting);
-            return Action::Pause;
-        }
-        match waiting.decide(now, patience) {
+        match waiting.on_body(body_bytes, host::now()) {
             Verdict::Forward => Action::Continue,
             Verdict::Replied | Verdict::Wait(_) => Action::Pause,
         }
@@ -182,28 +143,13 @@ impl HttpContext for Http {
             Verdict::Forward => Action::Continue,
             Verdict::Replied => Action::Pause,
             Verdict::Wait(awaits) => {
-                let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-                if !gateway.source.has_room_for(&awaits, bytes) {
-                    let patience = Patience::NoRoom;
-                    return match decide(gateway, &headers, now, &self.progress, patience) {
-                        Verdict::Forward => Action::Continue,
-                        Verdict::Replied | Verdict::Wait(_) => Action::Pause,
-                    };
+                let progress = Rc::clone(&self.progress);
+                let waiting =
+                    Waiting::new(self.context_id, awaits, gateway, headers, progress, now);
+                match waiting.begin(now) {
+                    Verdict::Forward => Action::Continue,
+                    Verdict::Replied | Verdict::Wait(_) => Action::Pause,
                 }
-                if matches!(awaits, Awaits::Lease { .. }) {
-                    gateway.source.metrics.count_wait();
-                }
-                self.progress.is_waiting.set(true);
-                gateway.source.waiting.borrow_mut().push(Waiting {
-                    context_id: self.context_id,
-                    awaits,
-                    since_ms: now.steady_ms(),
-                    bytes,
-                    headers,
-                    gateway: Rc::clone(gateway),
-                    progress: Rc::clone(&self.progress),
-                });
-                Action::Pause
             }
         }
     }
@@ -255,84 +201,7 @@ impl HttpContext for Http {
     }
 }
 
-/// Decides the requests for which there may be now what they waited for, and those that waited for
-/// longer than they may.
-///
-/// Leaves the effective context at that of the last request.
-pub(super) fn serve_waiting(source: &Source, now: Moment) {
-    if source.waiting.borrow().is_empty() {
-        return;
-    }
-    // Where only the queue knows of a request any more, its client has left.
-    source.waiting.borrow_mut().retain(|waiting| Rc::strong_count(&waiting.progress) > 1);
-    let due: Vec<Waiting> = {
-        let is_ready = source.poller.borrow().replica().is_some();
-        let leases = source.leases.borrow();
-        let is_due = |waiting: &mut Waiting| match waiting.awaits {
-            Awaits::Lease { answers } => {
-                answers != leases.answers() || waiting.is_over(now) || !leases.may_wait(now)
-            }
-            Awaits::Snapshot => is_ready || waiting.is_over(now),
-            Awaits::Body { .. } => waiting.is_over(now),
-        };
-        source.waiting.borrow_mut().extract_if(.., is_due).collect()
-    };
-    for waiting in due {
-        // The client may be gone since, and its context with it.
-        if hostcalls::set_effective_context(waiting.context_id).is_err() {
-            continue;
-        }
-        let patience = waiting.patience(now);
-        match waiting.decide(now, patience) {
-            Verdict::Forward => {
-                let _ = hostcalls::resume_http_request();
-            }
-            Verdict::Replied | Verdict::Wait(_) => {}
-        }
-    }
-}
-
-impl Waiting {
-    /// Decides it, in its context; it waits on if there is something else to wait for.
-    fn decide(mut self, now: Moment, patience: Patience) -> Verdict {
-        self.progress.is_waiting.set(false);
-        let verdict = decide(&self.gateway, &self.headers, now, &self.progress, patience);
-        if let Verdict::Wait(awaits) = &verdict {
-            self.progress.is_waiting.set(true);
-            if std::mem::discriminant(&self.awaits) != std::mem::discriminant(awaits) {
-                self.since_ms = now.steady_ms();
-            }
-            self.awaits = awaits.clone();
-            let gateway = Rc::clone(&self.gateway);
-            gateway.source.waiting.borrow_mut().push(self);
-        }
-        verdict
-    }
-
-    fn patience(&self, now: Moment) -> Patience {
-        if self.is_over(now) { Patience::MayNotWait } else { Patience::MayWait }
-    }
-
-    /// Reports whether it has waited for as long as it may.
-    fn is_over(&self, now: Moment) -> bool {
-        let most_ms = match self.awaits {
-            Awaits::Body { .. } => MAX_BODY_WAIT_MS,
-            Awaits::Lease { .. } => MAX_WAIT_MS,
-            Awaits::Snapshot => self.gateway.config.startup_wait_ms,
-        };
-        now.steady_ms() >= self.since_ms.saturating_add(most_ms)
-    }
-}
-
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Patience {
-    MayWait,
-    MayNotWait,
-    /// It would have to wait, and too many wait already.
-    NoRoom,
-}
-
-enum Verdict {
+pub(super) enum Verdict {
     Forward,
     Replied,
     Wait(Awaits),
@@ -340,7 +209,7 @@ enum Verdict {
 
 /// Decides a request in the effective context, and changes or answers it. Once it need not wait, its
 /// body is let go.
-fn decide(
+pub(super) fn decide(
     gateway: &Gateway,
     headers: &[(String, Vec<u8>)],
     now: Moment,
@@ -497,7 +366,3 @@ fn client_address() -> Option<IpAddr> {
     let address = std::str::from_utf8(&address).ok()?;
     address.parse::<SocketAddr>().ok().map(|address| address.ip())
 }
-
-/// How long a body may take on which the decision depends, in milliseconds: less than Envoy lets a
-/// stream be idle in the configuration that ships with this.
-const MAX_BODY_WAIT_MS: u64 = 10_000;

@@ -10,8 +10,9 @@ use proxy_wasm::types::ContextType;
 
 use super::control_plane::{Answer, ControlPlane};
 use super::host;
-use super::http_context::{self, Gateway, Http};
+use super::http_context::{Gateway, Http};
 use super::source::{self, Source};
+use super::waiting;
 use super::wake::Wake;
 use crate::config::{Config, EdgeToken};
 use crate::leases;
@@ -254,7 +255,7 @@ impl Root {
         let Some(active) = &self.active else {
             return;
         };
-        http_context::serve_waiting(&active.source, host::now());
+        waiting::serve(&active.source, host::now());
         let _ = hostcalls::set_effective_context(self.context_id);
     }
 }

@@ -9,9 +9,9 @@ use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
 use super::host;
-use super::http_context::{Awaits, Waiting};
 use super::metrics::Metrics;
 use super::shared_data;
+use super::waiting::WaitingRoom;
 use super::wake::Wake;
 use crate::config::Config;
 use crate::leases::Leases;
@@ -26,36 +26,13 @@ pub(super) struct Source {
     /// By what a request wakes a root context; none while there is no root context to wake.
     pub(super) wake: RefCell<Option<Wake>>,
     /// Requests that wait for the first snapshot, their bodies or a lease.
-    pub(super) waiting: RefCell<Vec<Waiting>>,
+    pub(super) waiting: WaitingRoom,
     /// Whether it was said that bodies are not read.
     is_warned: Cell<bool>,
     pub(super) metrics: Metrics,
 }
 
 impl Source {
-    /// Reports whether one more request may wait for something, with so many bytes of headers and body.
-    ///
-    /// Clients that are slow with their bodies have a room of their own, and those of an account a part
-    /// of it: they keep nobody else from waiting.
-    pub(super) fn has_room_for(&self, awaits: &Awaits, bytes: usize) -> bool {
-        let waiting = self.waiting.borrow();
-        let sum = |is_counted: &dyn Fn(&Awaits) -> bool| -> usize {
-            let counted = waiting.iter().filter(|waiting| is_counted(&waiting.awaits));
-            counted.map(|waiting| waiting.bytes).sum()
-        };
-        let is_of_body = |other: &Awaits| matches!(other, Awaits::Body { .. });
-        match awaits {
-            Awaits::Body { .. } => {
-                let same = sum(&|other| other == awaits).saturating_add(bytes);
-                let all = sum(&is_of_body).saturating_add(bytes);
-                same <= MAX_WAITING_BYTES / 8 && all <= MAX_WAITING_BYTES
-            }
-            Awaits::Lease { .. } | Awaits::Snapshot => {
-                sum(&|other| !is_of_body(other)).saturating_add(bytes) <= MAX_WAITING_BYTES
-            }
-        }
-    }
-
     /// Logs, once, that requests are refused since their bodies are not read.
     pub(super) fn warn_of_unread_bodies(&self) {
         if !self.is_warned.replace(true) {
@@ -100,7 +77,7 @@ pub(super) fn source(config: &Config, node_id: &str) -> Rc<Source> {
                 leases: RefCell::new(Leases::new(&instance, &worker)),
                 worker,
                 wake: RefCell::new(None),
-                waiting: RefCell::new(Vec::new()),
+                waiting: WaitingRoom::default(),
                 is_warned: Cell::new(false),
                 metrics: Metrics::define(),
             })
@@ -128,7 +105,3 @@ fn instance(node_id: &str) -> String {
 
 /// Characters of a node id that tell proxies apart; the control plane takes 256 bytes in all.
 const MAX_NODE_ID_CHARS: usize = 60;
-
-/// Most bytes of headers and bodies that may wait in a VM for bodies, and as many for anything else: its
-/// memory is never given back.
-const MAX_WAITING_BYTES: usize = 16 << 20;
