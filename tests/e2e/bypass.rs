@@ -8,7 +8,7 @@ use latchkey_tests::{Stack, project};
 use serde_json::{Value, json};
 
 /// An account with content types, and tokens of its keys by the names that attempts use.
-async fn prepare(stack: &Stack) -> BTreeMap<&'static str, String> {
+pub(crate) async fn prepare(stack: &Stack) -> BTreeMap<&'static str, String> {
     let control_plane = &stack.control_plane;
     let account = project::bypass("account").unwrap();
     control_plane.create_account("acme", "flotiq").await.unwrap();

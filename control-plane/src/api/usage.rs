@@ -15,7 +15,7 @@ use super::extract::Path;
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::ledger::{self, DAY_SECONDS, HOUR_SECONDS};
-use crate::store::right_usage::UNUSED_MS;
+use crate::store::right_usage::{RENEWED_MS, UNUSED_MS};
 use crate::store::{Key, StoreError, accounts, keys, plans, right_usage};
 use crate::time::Time;
 
@@ -190,13 +190,11 @@ fn right_usage_of(
     since_ms: i64,
 ) -> RightUsage {
     let last_use = |resource: &str, action: &str| {
-        uses.get(&Right::new(resource, action)).filter(|at_ms| **at_ms >= since_ms - HOUR_MS)
+        uses.get(&Right::new(resource, action)).filter(|at_ms| **at_ms >= since_ms - RENEWED_MS)
     };
     let (mut used, mut unused) = (Vec::new(), Vec::new());
     for Rule { resource, actions: granted } in RightSet::from(rules.to_vec()).rules() {
         let is_every = granted.iter().any(|action| action == EVERY);
-        let every = EVERY.to_owned();
-        let any = ANY_ACTION.to_owned();
         let candidates = if is_every { actions } else { granted.as_slice() };
         let mut idle = Vec::new();
         let mut is_used = false;
@@ -209,17 +207,17 @@ fn right_usage_of(
                 None => idle.push(action),
             }
         }
-        if let Some(&at_ms) = last_use(resource, &any) {
-            used.push(RightUse::new(resource, &any, at_ms));
+        if let Some(&at_ms) = last_use(resource, ANY_ACTION) {
+            used.push(RightUse::new(resource, ANY_ACTION, at_ms));
             // Whichever action the rule grants would do, so it takes one.
             if !is_used && !idle.is_empty() {
                 idle.remove(0);
                 is_used = true;
             }
         }
-        match last_use(resource, &every) {
-            Some(&at_ms) if is_every => used.push(RightUse::new(resource, &every, at_ms)),
-            _ if is_every && !is_used => unused.push(Right::new(resource, &every)),
+        match last_use(resource, EVERY) {
+            Some(&at_ms) if is_every => used.push(RightUse::new(resource, EVERY, at_ms)),
+            _ if is_every && !is_used => unused.push(Right::new(resource, EVERY)),
             _ => unused.extend(idle.into_iter().map(|action| Right::new(resource, action))),
         }
     }
@@ -268,8 +266,6 @@ fn time(ms: u64) -> Time {
 /// How far back the usage of keys is shown where the account has no limits: 30 days.
 const UNLIMITED: Window = Window::new(DAY_SECONDS, 30);
 
-const HOUR_MS: i64 = 3_600_000;
-
 #[cfg(test)]
 mod tests {
     use super::*;
@@ -310,7 +306,7 @@ mod tests {
     #[test]
     fn rules_that_are_gone_leave_no_trace() {
         let rules = [Rule { resource: "tags".to_owned(), actions: vec!["read".to_owned()] }];
-        let hour = |hours: i64| hours * HOUR_MS;
+        let hour = |hours: i64| hours * 3_600_000;
         let uses: BTreeMap<Right, i64> =
             [("*:read", hour(9)), ("tags:read", hour(5)), ("posts:read", hour(9))]
                 .map(|(right, at_ms)| (right.parse().unwrap(), at_ms))

@@ -112,12 +112,13 @@ pub(crate) fn snapshot(
     let mut statement = connection.prepare_cached(&sql)?;
     let mut rows = statement.query(params![profile.name, at_ms])?;
     let mut tokens = Vec::new();
-    let mut shared = Shared::new(connection);
-    shared.resources = resources::by_account(connection, &profile.name)?;
-    shared.has_all_resources = true;
+    let mut limits = LimitSets::default();
+    let resources = resources::by_account(connection, &profile.name)?;
+    let none: Arc<[Resource]> = Arc::from([]);
     while let Some(row) = rows.next()? {
-        let mut token = shared.read_token(row)?;
-        token.account.resources = Some(shared.resources(&token.account.id)?);
+        let mut token = read_token(row, &mut limits)?;
+        let of_account = resources.get(&token.account.id).unwrap_or(&none);
+        token.account.resources = Some(Arc::clone(of_account));
         tokens.push(token);
     }
     let anonymous_limits = anonymous_limits(connection, profile)?;
@@ -151,7 +152,7 @@ pub(crate) fn changed_since(
     while let Some(row) = rows.next()? {
         hashes.push(read_hash(row, 0)?);
     }
-    let mut shared = Shared::new(connection);
+    let mut limits = LimitSets::default();
     let mut accounts = Vec::new();
     let mut statement = connection.prepare_cached(
         "SELECT accounts.id, plans.limits,
@@ -164,8 +165,8 @@ pub(crate) fn changed_since(
     let mut rows = statement.query(params![after, profile.name, MAX_DELTA_ENTRIES + 1])?;
     while let Some(row) = rows.next()? {
         let (id, itself): (String, bool) = (row.get(0)?, row.get(2)?);
-        let resources = if itself { Some(shared.resources(&id)?) } else { None };
-        accounts.push(AccountRow { id, limits: shared.limits(row.get(1)?)?, resources });
+        let resources = if itself { Some(resources::all(connection, &id)?) } else { None };
+        accounts.push(AccountRow { id, limits: limits.get(row.get(1)?)?, resources });
     }
     let too_many = |count: usize| i64::try_from(count).is_ok_and(|n| n > MAX_DELTA_ENTRIES);
     if too_many(hashes.len()) || too_many(accounts.len()) {
@@ -178,7 +179,7 @@ pub(crate) fn changed_since(
     for hash in hashes {
         let mut rows = find.query(params![profile.name, at_ms, hash.as_bytes()])?;
         match rows.next()? {
-            Some(row) => usable.push(shared.read_token(row)?),
+            Some(row) => usable.push(read_token(row, &mut limits)?),
             None => removed.push(hash),
         }
     }
@@ -227,66 +228,39 @@ fn one_token(
     let Some(row) = rows.next()? else {
         return Ok(None);
     };
-    let mut shared = Shared::new(connection);
-    let mut token = shared.read_token(row)?;
-    token.account.resources = Some(shared.resources(&token.account.id)?);
+    let mut token = read_token(row, &mut LimitSets::default())?;
+    token.account.resources = Some(resources::all(connection, &token.account.id)?);
     Ok(Some(token))
 }
 
-/// What tokens have in common, each read once: thousands of accounts share a plan, and thousands of
-/// keys an account.
-struct Shared<'a> {
-    connection: &'a Connection,
-    /// By their text in the store.
-    limits: HashMap<String, Arc<[Limit]>>,
-    /// By the id of the account.
-    resources: HashMap<String, Arc<[Resource]>>,
-    /// Whether an account that is not among them has none.
-    has_all_resources: bool,
-}
+/// Limits by their text in the store, each read once: thousands of accounts share a plan.
+#[derive(Default)]
+struct LimitSets(HashMap<String, Arc<[Limit]>>);
 
-impl<'a> Shared<'a> {
-    fn new(connection: &'a Connection) -> Self {
-        let (limits, resources) = (HashMap::new(), HashMap::new());
-        Self { connection, limits, resources, has_all_resources: false }
-    }
-
-    fn limits(&mut self, json: String) -> Result<Arc<[Limit]>, StoreError> {
-        if let Some(limits) = self.limits.get(&json) {
+impl LimitSets {
+    fn get(&mut self, json: String) -> Result<Arc<[Limit]>, StoreError> {
+        if let Some(limits) = self.0.get(&json) {
             return Ok(Arc::clone(limits));
         }
         let limits: Arc<[Limit]> = from_json::<Vec<Limit>>(&json)?.into();
-        self.limits.insert(json, Arc::clone(&limits));
+        self.0.insert(json, Arc::clone(&limits));
         Ok(limits)
     }
+}
 
-    fn resources(&mut self, account: &str) -> Result<Arc<[Resource]>, StoreError> {
-        if let Some(resources) = self.resources.get(account) {
-            return Ok(Arc::clone(resources));
-        }
-        let resources = if self.has_all_resources {
-            Arc::from([])
-        } else {
-            resources::all(self.connection, account)?
-        };
-        self.resources.insert(account.to_owned(), Arc::clone(&resources));
-        Ok(resources)
-    }
-
-    fn read_token(&mut self, row: &Row<'_>) -> Result<TokenRow, StoreError> {
-        let (id, limits) = (row.get(3)?, self.limits(row.get(7)?)?);
-        Ok(TokenRow {
-            hash: read_hash(row, 0)?,
-            key: row.get(1)?,
-            kind: super::keys::read_kind(&row.get::<_, String>(2)?)?,
-            account: AccountRow { id, limits, resources: None },
-            limits: self.limits(row.get(8)?)?,
-            rights: from_json(&row.get::<_, String>(4)?)?,
-            networks: from_json(&row.get::<_, String>(5)?)?,
-            expires_at_ms: row.get(6)?,
-            is_enforced: row.get(9)?,
-        })
-    }
+/// Reads a token, without the resources of its account.
+fn read_token(row: &Row<'_>, limits: &mut LimitSets) -> Result<TokenRow, StoreError> {
+    Ok(TokenRow {
+        hash: read_hash(row, 0)?,
+        key: row.get(1)?,
+        kind: super::keys::read_kind(&row.get::<_, String>(2)?)?,
+        account: AccountRow { id: row.get(3)?, limits: limits.get(row.get(7)?)?, resources: None },
+        limits: limits.get(row.get(8)?)?,
+        rights: from_json(&row.get::<_, String>(4)?)?,
+        networks: from_json(&row.get::<_, String>(5)?)?,
+        expires_at_ms: row.get(6)?,
+        is_enforced: row.get(9)?,
+    })
 }
 
 fn read_hash(row: &Row<'_>, column: usize) -> Result<KeyHash, StoreError> {

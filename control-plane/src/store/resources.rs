@@ -31,14 +31,8 @@ pub(crate) fn list(
 
 /// Returns all resources of an account.
 pub(super) fn all(connection: &Connection, account: &str) -> Result<Arc<[Resource]>, StoreError> {
-    let mut statement = connection
-        .prepare_cached("SELECT name, relations FROM resources WHERE account = ?1 ORDER BY name")?;
-    let mut rows = statement.query([account])?;
-    let mut resources = Vec::new();
-    while let Some(row) = rows.next()? {
-        resources.push(read(row, 0)?);
-    }
-    Ok(resources.into())
+    let everything = Page { after: None, limit: usize::MAX };
+    Ok(list(connection, account, &everything)?.into())
 }
 
 /// Returns the resources of all accounts of a profile that have any.

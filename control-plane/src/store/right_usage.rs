@@ -96,7 +96,7 @@ pub(super) fn forget_account(connection: &Connection, account: &str) -> Result<(
 pub(crate) const UNUSED_MS: i64 = 30 * 86_400_000;
 
 /// How long a use counts as the last one, in milliseconds.
-const RENEWED_MS: i64 = 3_600_000;
+pub(crate) const RENEWED_MS: i64 = 3_600_000;
 
 /// Stands for rights that a holder did not tell; no right has this name.
 const UNKNOWN: &str = "";

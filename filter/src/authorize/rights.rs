@@ -3,7 +3,7 @@
 use std::collections::BTreeSet;
 
 use latchkey_protocol::right::EVERY;
-use latchkey_protocol::{Right, RightSet};
+use latchkey_protocol::{KeyKind, Right, RightSet};
 
 use super::MissingRight;
 use super::reach::{Needed, Requirement};
@@ -11,7 +11,8 @@ use crate::profile::Profile;
 use crate::profile::routes::Access;
 use crate::replica::KeyRecord;
 
-/// Checks that a key may do what a request needs. Returns those of its rights that this takes.
+/// Checks that a key may do what a request needs. Returns those of its rights that this takes; none
+/// of an Application key, whose rights are fixed.
 ///
 /// # Errors
 ///
@@ -27,6 +28,7 @@ pub fn check(
     }
     match needed.iter().find(|needed| !is_met(profile, &needed.requirement, key)) {
         Some(needed) => Err(missing(&needed.requirement, key)),
+        None if key.kind != KeyKind::UserDefined => Ok(BTreeSet::new()),
         None => Ok(exercised(profile, needed, key)),
     }
 }

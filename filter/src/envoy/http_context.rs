@@ -216,33 +216,16 @@ pub(super) fn decide(
     progress: &Progress,
     patience: Patience,
 ) -> Verdict {
-    let verdict = judge(gateway, headers, now, progress, patience);
-    match &verdict {
-        Verdict::Forward | Verdict::Replied => drop(progress.body.take()),
-        Verdict::Wait(_) => {}
-    }
-    verdict
-}
-
-fn judge(
-    gateway: &Gateway,
-    headers: &[(String, Vec<u8>)],
-    now: Moment,
-    progress: &Progress,
-    patience: Patience,
-) -> Verdict {
     let Gateway { config, source, .. } = gateway;
     let profile = &config.profile;
     let headers = Headers(headers);
     let poller = source.poller.borrow();
-    let received = progress.body.borrow();
-    let request = Request {
-        headers,
-        body: received.as_body(),
-        now_ms: now.wall_ms,
-        client_address: &client_address,
+    let mut judgement = {
+        let (received, client_address) = (progress.body.borrow(), &client_address);
+        let (body, now_ms) = (received.as_body(), now.wall_ms);
+        let request = Request { headers, body, now_ms, client_address };
+        authorize::authorize(profile, poller.replica(), &request)
     };
-    let mut judgement = authorize::authorize(profile, poller.replica(), &request);
     let may_wait = patience == Patience::MayWait;
     let leases = &mut *source.leases.borrow_mut();
     let charge = charge::charge(leases, &mut judgement, now, may_wait, config.when_unreachable);
@@ -275,6 +258,7 @@ fn judge(
         Err(_) | Ok(_) => {}
     }
 
+    progress.body.take();
     progress.token_in_query.set(judgement.token_in_query);
     source.metrics.count_outcome(&judgement.outcome);
     if judgement.outcome.is_ok() && judgement.shadowed.is_some() {

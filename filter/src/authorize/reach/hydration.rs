@@ -8,6 +8,7 @@ use latchkey_protocol::right::EVERY;
 use super::{Asked, Needed, Part, Reach, Requirement, judged};
 use crate::authorize::Rejection;
 use crate::authorize::edits::Rewrite;
+use crate::authorize::rights::is_met;
 use crate::profile::TooDeep;
 use crate::profile::routes::Hydration;
 use crate::resources::{Resources, Target};
@@ -22,10 +23,14 @@ pub(super) fn add<'p>(
     reach: &mut Reach<'p>,
 ) -> Result<(), Rejection> {
     let steps = steps(asked, hydration)?;
+    if steps == 0 {
+        return Ok(());
+    }
     let resources = asked.key.account.resources();
     let reached = reached(hydration, &resources, reach.resources(), steps);
     let may_lower = asked.profile.hydration == TooDeep::Lower;
-    let lowest_missing = reached.iter().filter(|(_, needed)| !is_held(asked, needed));
+    let is_held = |needed: &Needed<'_>| is_met(asked.profile, &needed.requirement, asked.key);
+    let lowest_missing = reached.iter().filter(|(_, needed)| !is_held(needed));
     match lowest_missing.map(|(step, _)| *step).min() {
         Some(step) if may_lower => {
             let deepest = step - 1;
@@ -40,13 +45,6 @@ pub(super) fn add<'p>(
         Some(_) | None => reach.needed.extend(reached.into_iter().map(|(_, needed)| needed)),
     }
     Ok(())
-}
-
-fn is_held(asked: &Asked<'_, '_>, needed: &Needed<'_>) -> bool {
-    match &needed.requirement {
-        Requirement::Kind(kinds) => kinds.contains(&asked.key.kind),
-        Requirement::Right(right) => asked.holds(&right.resource, &right.action),
-    }
 }
 
 /// Returns the number of steps that a request asks for.
