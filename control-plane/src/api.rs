@@ -6,6 +6,7 @@ pub(crate) mod explain;
 pub(crate) mod extract;
 pub(crate) mod fields;
 pub(crate) mod keys;
+pub(crate) mod links;
 pub(crate) mod lists;
 pub(crate) mod plans;
 pub(crate) mod proxies;

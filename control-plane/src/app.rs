@@ -4,17 +4,22 @@ use std::sync::Arc;
 
 use latchkey_filter::profile::Profile;
 use latchkey_filter::profile::keys::KeyRules;
+use latchkey_protocol::{PlainToken, TokenFormat};
 use tokio::sync::watch;
 
+use crate::cli::TokenAccess;
 use crate::credentials::Credential;
 use crate::edge::leases::Desk;
 use crate::edge::recalls::Recalls;
 use crate::edge::snapshots::Snapshots;
 use crate::error::ApiError;
 use crate::metrics::Metrics;
+use crate::panel::Panel;
 use crate::profiles::Profiles;
 use crate::proxies::Proxies;
-use crate::store::{Store, accounts};
+use crate::sealing::SealingKey;
+use crate::store::{MintedToken, Store, accounts};
+use crate::token;
 
 /// The service's state.
 #[derive(Clone)]
@@ -28,6 +33,11 @@ pub(crate) struct App {
     pub(crate) recalls: Arc<Recalls>,
     pub(crate) operator: Credential,
     pub(crate) edge: Credential,
+    /// Where tokens are shown.
+    pub(crate) token_access: TokenAccess,
+    /// What keeps tokens, so that the panel can show them again.
+    pub(crate) sealing: Option<Arc<SealingKey>>,
+    pub(crate) panel: Arc<Panel>,
     /// Becomes true when the service is told to stop, so that nothing waits on.
     pub(crate) stopping: watch::Receiver<bool>,
 }
@@ -46,6 +56,19 @@ impl App {
                 Err(ApiError::field("profile", message))
             }
         }
+    }
+
+    /// Returns a new token for a key of an account, and what is kept of it.
+    pub(crate) fn mint(
+        &self,
+        format: &TokenFormat,
+        account: &str,
+        key: &str,
+    ) -> (PlainToken, MintedToken) {
+        let token = token::generate(format);
+        let sealed = self.sealing.as_ref().and_then(|sealing| sealing.seal(&token, account, key));
+        let minted = token::minted(&token, sealed);
+        (token, minted)
     }
 
     /// Returns what the profile of an account says of keys.

@@ -17,7 +17,7 @@ pub(crate) struct Cli {
 
 #[derive(Debug, Subcommand)]
 pub(crate) enum Command {
-    /// Runs the control plane: the management API, and updates for filters.
+    /// Runs the control plane: the panel, the management API, and updates for filters.
     Serve(ServeOptions),
     /// Prints a complete Envoy configuration.
     EnvoyConfig(EnvoyConfigOptions),
@@ -46,6 +46,26 @@ pub(crate) struct ServeOptions {
     /// Credential of filters [else `edge-token` in the data folder].
     #[arg(long, env = "LATCHKEY_EDGE_TOKEN", hide_env_values = true, value_name = "TOKEN")]
     pub(crate) edge_token: Option<String>,
+    /// Address at which people open the panel; with `https` its cookies are for TLS only
+    /// [default: `http://` and the address to listen on].
+    #[arg(long, env = "LATCHKEY_PANEL_URL", value_name = "URL")]
+    pub(crate) panel_url: Option<String>,
+    /// Where tokens are shown: in answers of the API and in the panel, or in the panel only.
+    #[arg(long, env = "LATCHKEY_TOKEN_ACCESS", default_value = "api", value_name = "WHERE")]
+    pub(crate) token_access: TokenAccess,
+    /// 32 random bytes in base64, with which tokens are kept encrypted, so that the panel can show
+    /// them again [default: tokens are shown once].
+    #[arg(long, env = "LATCHKEY_SEALING_KEY", hide_env_values = true, value_name = "KEY")]
+    pub(crate) sealing_key: Option<String>,
+}
+
+/// Where tokens are shown.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, clap::ValueEnum)]
+pub(crate) enum TokenAccess {
+    /// In the answers of the management API, and in the panel.
+    Api,
+    /// In the panel only.
+    Panel,
 }
 
 /// Options of `latchkey envoy-config`; `--profile`, `--listen` and `--upstream` may be repeated for

@@ -41,12 +41,26 @@ pub(crate) struct FieldError {
 pub(crate) enum ApiError {
     #[error("the request cannot be taken as it is")]
     Fields(Vec<FieldError>),
+    /// With what it takes.
+    #[error("{0}")]
+    Forbidden(String),
+    #[error(
+        "the form did not come from this panel, or from a session that has ended; open the page again"
+    )]
+    Forged,
     #[error("{0}")]
     Malformed(String),
     #[error("this method is not allowed here")]
     MethodNotAllowed,
     #[error("there is nothing at this path")]
     NoSuchPath,
+    #[error(
+        "there were too many attempts to sign in; the next one is possible in {retry_after_seconds} s"
+    )]
+    Throttled {
+        /// When to try again, in seconds.
+        retry_after_seconds: u64,
+    },
     #[error("the body is larger than is allowed")]
     TooLarge,
     #[error("the store does not answer")]
@@ -72,12 +86,14 @@ impl ApiError {
         Self::Fields(vec![FieldError { field: field.to_owned(), message: message.into() }])
     }
 
-    fn status(&self) -> StatusCode {
+    pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Fields(_) | Self::Malformed(_) | Self::Store(StoreError::Field { .. }) => {
                 StatusCode::BAD_REQUEST
             }
             Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
+            Self::Forbidden(_) | Self::Forged => StatusCode::FORBIDDEN,
+            Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::NoSuchPath | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Store(StoreError::Conflict(_)) => StatusCode::CONFLICT,
@@ -99,18 +115,34 @@ impl ApiError {
         }
     }
 
+    /// Returns what the caller is told, and logs what only operators are.
+    pub(crate) fn told(&self) -> String {
+        match self.errors().first() {
+            Some(FieldError { field, message }) => format!("`{field}`: {message}"),
+            None if self.status().is_server_error() => {
+                let cause = std::error::Error::source(self).map(ToString::to_string);
+                tracing::error!(error = %self, cause, "a request failed");
+                "the control plane could not do this; its log says why".to_owned()
+            }
+            None => self.to_string(),
+        }
+    }
+
     fn errors(&self) -> Vec<FieldError> {
         match self {
             Self::Fields(errors) => errors.clone(),
             Self::Store(StoreError::Field { field, message }) => {
                 vec![FieldError { field: (*field).to_owned(), message: message.clone() }]
             }
-            Self::Malformed(_)
+            Self::Forbidden(_)
+            | Self::Forged
+            | Self::Malformed(_)
             | Self::MethodNotAllowed
             | Self::NoSuchPath
             | Self::NotReady
             | Self::Panicked
             | Self::Store(_)
+            | Self::Throttled { .. }
             | Self::TooLarge
             | Self::Unauthenticated { .. }
             | Self::UnsupportedType => Vec::new(),
@@ -123,15 +155,7 @@ impl IntoResponse for ApiError {
         let status = self.status();
         let errors = self.errors();
         let is_invalid = matches!(self, Self::Unauthenticated { is_sent: true, .. });
-        let detail = match errors.first() {
-            Some(FieldError { field, message }) => format!("`{field}`: {message}"),
-            None if status.is_server_error() => {
-                let cause = std::error::Error::source(&self).map(ToString::to_string);
-                tracing::error!(error = %self, cause, "a request failed");
-                "the control plane could not do this; its log says why".to_owned()
-            }
-            None => self.to_string(),
-        };
+        let detail = self.told();
         let problem = Problem {
             kind: "about:blank",
             title: status.canonical_reason().unwrap_or("Error").to_owned(),

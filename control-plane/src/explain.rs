@@ -109,43 +109,95 @@ pub(crate) struct Answer {
     body: Value,
 }
 
+/// A gateway of a profile that knows one key, to be asked again and again.
+pub(crate) struct Simulator<'a> {
+    profile: &'a Profile,
+    replica: Replica,
+    token: Option<PlainToken>,
+    hash: Option<KeyHash>,
+}
+
+impl<'a> Simulator<'a> {
+    /// Returns a gateway, and a client with a credential: its token, and what filters know of it.
+    pub(crate) fn new(
+        profile: &'a Profile,
+        credential: Option<(PlainToken, Option<TokenRow>)>,
+    ) -> Self {
+        let revision = Revision { number: 0, mark: 0 };
+        let mut replica = Replica::empty(revision);
+        let mut hash = None;
+        let token = credential.map(|(token, row)| {
+            if let Some(row) = row {
+                // The filter knows the key by the token that is presented here.
+                let row = TokenRow { hash: token.hash(), ..row };
+                hash = Some(row.hash);
+                let mut draft = Draft::default();
+                draft.add(row);
+                let update = draft.finish(revision, None, (0, 1), Vec::new(), Vec::new());
+                if let Err(error) = replica.add(update) {
+                    tracing::error!(%error, "a key does not fit into a filter");
+                }
+            }
+            token
+        });
+        Self { profile, replica, token, hash }
+    }
+
+    /// Returns the key, as filters know it.
+    pub(crate) fn key(&self) -> Option<&KeyRecord> {
+        self.hash.and_then(|hash| self.replica.find(&hash))
+    }
+
+    /// Reports whether a request with a JSON body, or with none, is permitted by the key's rules, from
+    /// where the key may be used.
+    pub(crate) fn permits(
+        &self,
+        method: &str,
+        path: &str,
+        body: Option<&str>,
+        now_ms: u64,
+    ) -> bool {
+        let body = body.map(|body| body.as_bytes().to_vec());
+        self.judge(method, path, &body, None, now_ms, |judgement| {
+            judgement.outcome.is_ok() && judgement.shadowed.is_none()
+        })
+    }
+
+    fn judge<T>(
+        &self,
+        method: &str,
+        path: &str,
+        body: &Option<Vec<u8>>,
+        client_address: Option<IpAddr>,
+        now_ms: u64,
+        read: impl FnOnce(&Judgement<'_>) -> T,
+    ) -> T {
+        let headers = headers(self.profile, method, path, body, self.token.as_ref());
+        let client_address = || {
+            let networks = self.key().and_then(|key| key.networks.as_deref());
+            let allowed = networks.and_then(|networks| networks.first());
+            client_address.or(allowed.map(|network| network.addr()))
+        };
+        let request = Request {
+            headers: Headers(&headers),
+            body: match body.as_deref().unwrap_or_default() {
+                body if body.len() > DEFAULT_MAX_BODY_BYTES => Body::TooLarge,
+                body => Body::Whole(body),
+            },
+            now_ms,
+            client_address: &client_address,
+        };
+        read(&authorize::authorize(self.profile, Some(&self.replica), &request))
+    }
+}
+
 /// Returns what a gateway of a profile would make of a request.
 pub(crate) fn explain(profile: &Profile, question: Question) -> Explanation {
-    let revision = Revision { number: 0, mark: 0 };
-    let mut replica = Replica::empty(revision);
-    let mut hash = None;
-    let token = question.credential.map(|(token, row)| {
-        if let Some(row) = row {
-            // The filter knows the key by the token that is presented here.
-            let row = TokenRow { hash: token.hash(), ..row };
-            hash = Some(row.hash);
-            let mut draft = Draft::default();
-            draft.add(row);
-            let update = draft.finish(revision, None, (0, 1), Vec::new(), Vec::new());
-            if let Err(error) = replica.add(update) {
-                tracing::error!(%error, "a key does not fit into a filter");
-            }
-        }
-        token
-    });
-    let key = hash.and_then(|hash: KeyHash| replica.find(&hash));
-    let headers = headers(profile, &question.method, &question.path, &question.body, token);
-    let client_address = || {
-        let networks = key.and_then(|key| key.networks.as_deref());
-        let allowed = networks.and_then(|networks| networks.first()).map(|network| network.addr());
-        question.client_address.or(allowed)
-    };
-    let request = Request {
-        headers: Headers(&headers),
-        body: match question.body.as_deref().unwrap_or_default() {
-            body if body.len() > DEFAULT_MAX_BODY_BYTES => Body::TooLarge,
-            body => Body::Whole(body),
-        },
-        now_ms: question.now_ms,
-        client_address: &client_address,
-    };
-    let judgement = authorize::authorize(profile, Some(&replica), &request);
-    describe(profile, key, &question.method, &question.path, &judgement)
+    let Question { method, path, body, client_address, credential, now_ms } = question;
+    let simulator = Simulator::new(profile, credential);
+    simulator.judge(&method, &path, &body, client_address, now_ms, |judgement| {
+        describe(profile, simulator.key(), &method, &path, judgement)
+    })
 }
 
 /// Returns the token in a path with its query, if there is one that could be used.
@@ -163,7 +215,7 @@ fn headers(
     method: &str,
     path: &str,
     body: &Option<Vec<u8>>,
-    token: Option<PlainToken>,
+    token: Option<&PlainToken>,
 ) -> Vec<(String, Vec<u8>)> {
     let mut path = path.to_owned();
     let mut carried = None;

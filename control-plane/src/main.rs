@@ -1,11 +1,12 @@
 //! The control plane of Latchkey: one binary, `latchkey`.
 //!
 //! `latchkey serve` keeps accounts, plans and keys in an embedded store, offers the management API
-//! (`router.rs` lists every route), and tells filters what changed (`edge/updates.rs`).
+//! (`router.rs` lists every route) and the panel for people (`panel.rs` lists every page), and tells
+//! filters what changed (`edge/updates.rs`).
 //! `latchkey envoy-config` prints the Envoy configuration that goes with it, and `latchkey explain`
 //! asks a running service what a gateway would make of a request (`ask.rs`).
 //!
-//! An edit: `api/keys.rs` → `store/keys.rs` (row, change and audit entry in one transaction) →
+//! An edit: `panel/key.rs` or `api/keys.rs` → `store/keys.rs` (row, change and audit entry in one transaction) →
 //! the store's revision wakes the polls in `edge/updates.rs` → the filters.
 //!
 //! A call counted: the filter's report → `edge/leases.rs` (many of them in one commit) → `ledger.rs`
@@ -20,12 +21,17 @@ mod edge;
 mod envoy_config;
 mod error;
 mod explain;
+mod key_docs;
 mod ledger;
 mod metrics;
+mod panel;
+mod password;
 mod profiles;
 mod proxies;
 mod router;
+mod sealing;
 mod serve;
+mod session;
 mod store;
 mod time;
 mod token;

@@ -13,12 +13,13 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{accounts, audit, explain, keys, plans, proxies, resources, usage};
+use crate::api::{accounts, audit, explain, keys, links, plans, proxies, resources, usage};
 use crate::app::App;
 use crate::credentials::Credential;
 use crate::edge::{leases, updates};
 use crate::error::ApiError;
 use crate::metrics::StatusLabel;
+use crate::panel;
 use crate::store::plans as stored_plans;
 
 /// Returns the whole service.
@@ -39,9 +40,10 @@ pub(crate) fn router(app: App) -> Router {
         .route("/readyz", routing::get(ready))
         .route("/metrics", routing::get(metrics));
     edge.merge(health)
+        .merge(panel::router(&app))
         .with_state(app)
         .merge(api)
-        .fallback(async || ApiError::NoSuchPath)
+        .fallback(nothing_here)
         .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
         .layer(CatchPanicLayer::custom(|_| ApiError::Panicked.into_response()))
 }
@@ -62,6 +64,7 @@ fn management_api() -> OpenApiRouter<App> {
         .routes(routes!(resources::get, resources::put, resources::delete))
         .routes(routes!(usage::get))
         .routes(routes!(explain::explain))
+        .routes(routes!(links::create))
         .routes(routes!(audit::list))
         .routes(routes!(proxies::list));
     OpenApiRouter::with_openapi(Document::openapi()).nest("/api/v1", api)
@@ -132,6 +135,15 @@ fn require(
             Err(ApiError::Unauthenticated { expected, is_sent })
         }
     }
+}
+
+/// Answers people with a page, and programs with a problem.
+async fn nothing_here(headers: HeaderMap) -> Response {
+    let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
+    if accept.is_some_and(|accept| accept.contains("text/html")) {
+        return panel::failure::Failure(ApiError::NoSuchPath).into_response();
+    }
+    ApiError::NoSuchPath.into_response()
 }
 
 async fn count(State(app): State<App>, request: Request, next: Next) -> Response {

@@ -15,15 +15,19 @@ use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
 
+use crate::api;
 use crate::app::App;
 use crate::cli::{ServeOptions, say};
 use crate::credentials::{Credential, Provenance};
 use crate::edge::leases::{Clerk, Desk};
 use crate::edge::recalls::Recalls;
 use crate::metrics::Metrics;
+use crate::panel::Panel;
 use crate::profiles::Profiles;
 use crate::router;
-use crate::store::{Origin, Store, plans};
+use crate::sealing::SealingKey;
+use crate::store::links::Purpose;
+use crate::store::{Origin, Store, links, people, plans};
 
 /// Runs the service until it is told to stop.
 ///
@@ -56,6 +60,11 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     let _lock = lock(data)?;
 
     let (operator, edge) = credentials(&options)?;
+    // An empty variable is one that is not set.
+    let sealing = match options.sealing_key.as_deref().filter(|key| !key.is_empty()) {
+        Some(key) => Some(Arc::new(SealingKey::parse(key)?)),
+        None => None,
+    };
     let store = Store::open(data)
         .with_context(|| format!("cannot open the store in `{}`", data.display()))?;
     install_plans(&store, &profiles).await?;
@@ -91,10 +100,22 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         recalls,
         operator,
         edge,
+        token_access: options.token_access,
+        sealing,
+        panel: Arc::new(Panel::new(&panel_url(&options, address)?)?),
         stopping: stopping.clone(),
     };
+    let first_link = first_operator_link(&app).await?;
+    let panel = panel_url(&options, address)?;
     let service = router::router(app).into_make_service_with_connect_info::<SocketAddr>();
     say(format_args!("latchkey: listening on http://{address}"));
+    say(format_args!("latchkey: panel at {panel}"));
+    if let Some(link) = first_link {
+        say(format_args!(
+            "latchkey: nobody can sign in yet; become the first operator with this link, which works \
+             once: {link}"
+        ));
+    }
     tracing::info!(%address, data = %data.display(), "serving");
 
     let server = axum::serve(listener, service).with_graceful_shutdown(until_stopped(stopping));
@@ -144,6 +165,32 @@ fn credentials(options: &ServeOptions) -> anyhow::Result<(Credential, Credential
     Ok((operator, edge))
 }
 
+/// Returns the address at which people open the panel.
+fn panel_url(options: &ServeOptions, address: SocketAddr) -> anyhow::Result<String> {
+    let Some(url) = options.panel_url.as_deref().filter(|url| !url.is_empty()) else {
+        return Ok(format!("http://{address}"));
+    };
+    let uri: axum::http::Uri = url.parse().unwrap_or_default();
+    let is_web = matches!(uri.scheme_str(), Some("http" | "https")) && uri.host().is_some();
+    if is_web && uri.path() == "/" && uri.query().is_none() {
+        return Ok(url.trim_end_matches('/').to_owned());
+    }
+    bail!("--panel-url: expected an address such as `https://keys.example.com`, found `{url}`")
+}
+
+/// Returns a link with which the first operator begins; none if there is an operator.
+async fn first_operator_link(app: &App) -> anyhow::Result<Option<String>> {
+    if app.store.read(people::has_operator).await? {
+        return Ok(None);
+    }
+    let origin = Origin { actor: OWN_NAME.to_owned(), address: String::new() };
+    // Of several starts, the last one's link is the one that is seen.
+    app.store.write(|db| links::withdraw_all_of(db, OWN_NAME)).await?;
+    let purpose = Purpose::Operator { email: None };
+    let link = api::links::make(app, origin, purpose).await.map_err(anyhow::Error::new)?;
+    Ok(Some(link.url))
+}
+
 /// Holds the data folder: two services on one store would not see each other's changes.
 fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join("lock");
@@ -167,7 +214,7 @@ async fn install_plans(store: &Store, profiles: &Profiles) -> anyhow::Result<()>
             continue;
         }
         let (name, defaults) = (profile.name.clone(), profile.plans.clone());
-        let origin = Origin { actor: "latchkey".to_owned(), address: String::new() };
+        let origin = Origin { actor: OWN_NAME.to_owned(), address: String::new() };
         store.change(origin, move |change| plans::install(change, &name, &defaults)).await?;
         tracing::info!(profile = profile.name, "put in the profile's plans");
     }
@@ -189,6 +236,9 @@ async fn until_stopped(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone, so the service is ending as well.
     let _ = stopping.wait_for(|&stopping| stopping).await;
 }
+
+/// By what the audit log calls the service itself.
+const OWN_NAME: &str = "latchkey";
 
 /// How long requests may take to end once the service is told to stop. Polls are answered at once.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(5);

@@ -8,9 +8,12 @@ pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod keys;
 pub(crate) mod ledger;
+pub(crate) mod links;
+pub(crate) mod people;
 pub(crate) mod plans;
 pub(crate) mod resources;
 pub(crate) mod right_usage;
+pub(crate) mod sessions;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -26,6 +29,7 @@ use tokio::sync::watch;
 pub(crate) use accounts::{Account, AccountPatch, NewAccount};
 pub(crate) use audit::{AuditEntry, Origin};
 pub(crate) use keys::{Key, KeyPatch, KeyState, MintedToken, NewKey};
+pub(crate) use people::{Person, Role};
 pub(crate) use plans::Plan;
 
 /// The store of one control plane.
@@ -138,12 +142,16 @@ impl Store {
             };
             let done = work(&mut change)?;
             // Whatever is touched is audited as well.
-            if change.touched.is_empty() && !change.is_audited {
+            if !change.is_audited {
                 return Ok(done);
             }
-            let number = changes::append(&change)?;
+            // What filters need not know wakes none of them.
+            let number =
+                if change.touches_filters() { Some(changes::append(&change)?) } else { None };
             change.transaction.commit()?;
-            inner.revision.send_replace(number);
+            if let Some(number) = number {
+                inner.revision.send_replace(number);
+            }
             Ok(done)
         })
         .await?
@@ -159,6 +167,15 @@ impl Store {
         let done = work(&transaction)?;
         transaction.commit()?;
         Ok(done)
+    }
+
+    /// Writes what is no change of the records and not audited: all of it or nothing.
+    pub(crate) async fn write<F>(&self, work: F) -> Result<(), StoreError>
+    where
+        F: FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
+    {
+        let store = self.clone();
+        tokio::task::spawn_blocking(move || store.keep_ledger(work)).await?
     }
 
     /// Reads, as of one moment.
@@ -185,6 +202,12 @@ impl Store {
 }
 
 impl Change<'_> {
+    fn touches_filters(&self) -> bool {
+        !(self.touched.is_empty()
+            && self.touched_accounts.is_empty()
+            && self.touched_plans.is_empty())
+    }
+
     /// Adds an entry to the audit log.
     pub(crate) fn audit(
         &mut self,
@@ -238,8 +261,9 @@ impl Page {
 const FILE_NAME: &str = "latchkey.db";
 
 /// In the order in which they are applied; never edited, only added to.
-const MIGRATIONS: [&str; 3] = [
+const MIGRATIONS: [&str; 4] = [
     include_str!("../migrations/0001_records.sql"),
     include_str!("../migrations/0002_usage.sql"),
     include_str!("../migrations/0003_reach.sql"),
+    include_str!("../migrations/0004_panel.sql"),
 ];

@@ -21,6 +21,26 @@ impl Time {
         Self(Timestamp::from_millisecond(ms).unwrap_or(fallback))
     }
 
+    /// Returns the time as RFC 3339 in UTC, to the second.
+    pub(crate) fn rfc3339(self) -> String {
+        self.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()
+    }
+
+    /// Returns the time for people, to the minute.
+    pub(crate) fn to_text(self) -> String {
+        self.0.strftime("%-d %b %Y, %H:%M UTC").to_string()
+    }
+
+    /// Returns the time of the day (UTC) for people, to the second.
+    pub(crate) fn to_clock(self) -> String {
+        self.0.strftime("%H:%M:%S UTC").to_string()
+    }
+
+    /// Returns the day (UTC) for people.
+    pub(crate) fn to_day(self) -> String {
+        self.0.strftime("%-d %b %Y").to_string()
+    }
+
     /// Returns the milliseconds since the epoch.
     pub(crate) fn as_ms(self) -> i64 {
         self.0.as_millisecond()

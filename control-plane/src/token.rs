@@ -2,7 +2,7 @@
 
 use latchkey_protocol::{PlainToken, TokenFormat};
 use rand::distr::{Alphanumeric, SampleString};
-use rand::rand_core::UnwrapErr;
+use rand::rand_core::{Rng, UnwrapErr};
 use rand::rngs::SysRng;
 
 use crate::store::MintedToken;
@@ -12,14 +12,26 @@ pub(crate) fn generate(format: &TokenFormat) -> PlainToken {
     format.token(&random(format.random_chars))
 }
 
-/// Returns what is kept of a token.
-pub(crate) fn minted(token: &PlainToken) -> MintedToken {
-    MintedToken { hash: token.hash(), hint: token.hint() }
+/// Returns what is kept of a token, with its encrypted form if there is one.
+pub(crate) fn minted(token: &PlainToken, sealed: Option<Vec<u8>>) -> MintedToken {
+    MintedToken { hash: token.hash(), hint: token.hint(), sealed }
 }
 
 /// Returns a new id: a prefix and 14 base62 characters, so 83 random bits.
 pub(crate) fn new_id(prefix: &str) -> String {
     format!("{prefix}{}", random(14))
+}
+
+/// Returns a secret of 256 random bits, for a cookie or a link.
+pub(crate) fn new_secret() -> String {
+    random(43)
+}
+
+/// Returns random bytes, for a nonce.
+pub(crate) fn random_bytes<const N: usize>() -> [u8; N] {
+    let mut bytes = [0; N];
+    UnwrapErr(SysRng).fill_bytes(&mut bytes);
+    bytes
 }
 
 /// Returns so many base62 characters.

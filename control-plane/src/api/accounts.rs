@@ -23,28 +23,28 @@ use crate::token;
 pub(crate) struct CreateAccount {
     /// Made up if absent.
     #[schema(examples("acme"))]
-    id: Option<String>,
+    pub(crate) id: Option<String>,
     /// Name for people.
     #[schema(examples("Acme Ltd"))]
-    name: String,
+    pub(crate) name: String,
     /// Id of its plan; the profile's default if absent.
     #[schema(examples("free"))]
-    plan: Option<String>,
+    pub(crate) plan: Option<String>,
     /// Name of its API profile.
     #[schema(examples("flotiq"))]
-    profile: String,
+    pub(crate) profile: String,
 }
 
 /// What to change of an account; what is absent stays.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditAccount {
     #[serde(default, deserialize_with = "present")]
-    name: Option<String>,
+    pub(crate) name: Option<String>,
     #[serde(default, deserialize_with = "present")]
-    plan: Option<String>,
+    pub(crate) plan: Option<String>,
     /// Cannot be changed; accepted if it is what it is.
-    profile: Option<String>,
+    pub(crate) profile: Option<String>,
 }
 
 /// Lists accounts, by id.
@@ -69,6 +69,19 @@ pub(crate) async fn create(
     origin: Origin,
     Body(body): Body<CreateAccount>,
 ) -> Result<(StatusCode, Json<Account>), ApiError> {
+    Ok((StatusCode::CREATED, Json(open(&app, origin, body).await?)))
+}
+
+/// Makes an account, with its Application keys where the profile has them.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is made then.
+pub(crate) async fn open(
+    app: &App,
+    origin: Origin,
+    body: CreateAccount,
+) -> Result<Account, ApiError> {
     let mut fields = Fields::default();
     if let Some(id) = &body.id {
         fields.id("id", id);
@@ -76,16 +89,15 @@ pub(crate) async fn create(
     fields.name("name", &body.name);
     fields.finish()?;
     let profile = app.profile(&body.profile)?;
+    let id = body.id.unwrap_or_else(|| token::new_id("acc_").to_lowercase());
     let new = NewAccount {
-        id: body.id.unwrap_or_else(|| token::new_id("acc_").to_lowercase()),
         name: body.name,
         plan: body.plan.unwrap_or_else(|| profile.default_plan.clone()),
-        keys: application_keys(profile),
+        keys: application_keys(app, &id, profile),
         profile: body.profile,
+        id,
     };
-    let account =
-        app.store.change(origin, move |change| store::accounts::create(change, &new)).await?;
-    Ok((StatusCode::CREATED, Json(account)))
+    Ok(app.store.change(origin, move |change| store::accounts::create(change, &new)).await?)
 }
 
 /// Returns an account.
@@ -109,6 +121,21 @@ pub(crate) async fn edit(
     origin: Origin,
     Body(body): Body<EditAccount>,
 ) -> Result<Json<Account>, ApiError> {
+    Ok(Json(revise(&app, &id, origin, body).await?))
+}
+
+/// Changes an account.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is changed then.
+pub(crate) async fn revise(
+    app: &App,
+    id: &str,
+    origin: Origin,
+    body: EditAccount,
+) -> Result<Account, ApiError> {
+    let id = id.to_owned();
     let mut fields = Fields::default();
     if let Some(name) = &body.name {
         fields.name("name", name);
@@ -123,9 +150,7 @@ pub(crate) async fn edit(
         }
     }
     let patch = AccountPatch { name: body.name, plan: body.plan };
-    let account =
-        app.store.change(origin, move |change| store::accounts::edit(change, &id, &patch)).await?;
-    Ok(Json(account))
+    Ok(app.store.change(origin, move |change| store::accounts::edit(change, &id, &patch)).await?)
 }
 
 /// Removes an account with all that it owns; its tokens are refused from then on.
@@ -142,8 +167,9 @@ pub(crate) async fn delete(
 
 /// Returns the two keys that an account of a profile has from birth, if it has any.
 ///
-/// Nobody sees their first tokens: they are regenerated when they are first needed.
-fn application_keys(profile: &Profile) -> Vec<NewKey> {
+/// Nobody sees their first tokens, unless a sealing key keeps them for the panel: they are regenerated
+/// when they are first needed.
+fn application_keys(app: &App, account: &str, profile: &Profile) -> Vec<NewKey> {
     if !profile.keys.application_keys {
         return Vec::new();
     }
@@ -151,18 +177,22 @@ fn application_keys(profile: &Profile) -> Vec<NewKey> {
         (KeyKind::ApplicationReadWrite, "Application key: read and write", EVERY),
         (KeyKind::ApplicationReadOnly, "Application key: read only", "read"),
     ];
-    keys.map(|(kind, name, action)| NewKey {
-        id: token::new_id("key_"),
-        name: name.to_owned(),
-        kind,
-        rules: vec![Rule { resource: EVERY.to_owned(), actions: vec![action.to_owned()] }],
-        enforce: true,
-        environment: None,
-        note: None,
-        expires_at: None,
-        allowed_networks: Vec::new(),
-        limits: Vec::new(),
-        token: token::minted(&token::generate(&profile.keys.token)),
+    keys.map(|(kind, name, action)| {
+        let id = token::new_id("key_");
+        NewKey {
+            name: name.to_owned(),
+            kind,
+            rules: vec![Rule { resource: EVERY.to_owned(), actions: vec![action.to_owned()] }],
+            enforce: true,
+            environment: None,
+            note: None,
+            expires_at: None,
+            allowed_networks: Vec::new(),
+            limits: Vec::new(),
+            replaces: None,
+            token: app.mint(&profile.keys.token, account, &id).1,
+            id,
+        }
     })
     .to_vec()
 }

@@ -28,26 +28,26 @@ use crate::token;
 pub(crate) struct ExplainRequest {
     /// Id of the account.
     #[schema(examples("acme"))]
-    account: String,
+    pub(crate) account: String,
     /// Id of the key with which the request is made; or else `token`. With neither, it is made without
     /// a token.
     #[serde(default, deserialize_with = "present")]
-    key: Option<String>,
+    pub(crate) key: Option<String>,
     /// The token with which it is made, if it is not in the path.
     #[serde(default, deserialize_with = "present")]
-    token: Option<String>,
+    pub(crate) token: Option<String>,
     #[schema(examples("GET"))]
-    method: String,
+    pub(crate) method: String,
     /// The path with its query string.
     #[schema(examples("/api/v1/content/blogposts?hydrate=1"))]
-    path: String,
+    pub(crate) path: String,
     /// The body: a text is sent as it is, anything else as JSON.
     #[serde(default)]
-    body: Value,
+    pub(crate) body: Value,
     /// Where the client is; if absent, where the key may be used from.
     #[serde(default, deserialize_with = "present")]
     #[schema(value_type = Option<String>)]
-    client_address: Option<IpAddr>,
+    pub(crate) client_address: Option<IpAddr>,
 }
 
 /// Returns what the gateway would make of a request and why: the filter's own code decides. Limits are
@@ -59,6 +59,15 @@ pub(crate) async fn explain(
     State(app): State<App>,
     Body(body): Body<ExplainRequest>,
 ) -> Result<Json<Explanation>, ApiError> {
+    Ok(Json(look_into(&app, body).await?))
+}
+
+/// Returns what the gateway would make of a request and why.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are.
+pub(crate) async fn look_into(app: &App, body: ExplainRequest) -> Result<Explanation, ApiError> {
     let mut fields = Fields::default();
     fields.method("method", &body.method);
     fields.text("path", &body.path, MAX_PATH_CHARS);
@@ -114,7 +123,7 @@ pub(crate) async fn explain(
             None => "the token is of no key".to_owned(),
         };
     }
-    Ok(Json(explanation))
+    Ok(explanation)
 }
 
 /// Returns what filters know of a token of an account, and the state of its key.

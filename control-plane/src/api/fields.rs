@@ -49,6 +49,19 @@ impl Fields {
         }
     }
 
+    /// Checks an e-mail address as far as that can be done without sending a message.
+    pub(crate) fn email(&mut self, field: &str, email: &str) {
+        let is_address = email.len() <= MAX_EMAIL_CHARS
+            && !email.contains(|c: char| c.is_whitespace() || c.is_control())
+            && email.split_once('@').is_some_and(|(name, host)| {
+                !name.is_empty() && !host.is_empty() && !host.contains('@')
+            });
+        if !is_address {
+            let message = format!("expected an address such as `ada@example.com`, found `{email}`");
+            self.add(field, message);
+        }
+    }
+
     /// Checks a name for people.
     pub(crate) fn name(&mut self, field: &str, name: &str) {
         let chars = name.chars().count();
@@ -161,6 +174,8 @@ impl Fields {
 
 /// Room for a UUID with a prefix; ids travel in a header of every request.
 const MAX_ID_CHARS: usize = 64;
+/// Longest address that can be sent to (RFC 5321, section 4.5.3.1.3).
+const MAX_EMAIL_CHARS: usize = 254;
 /// Twice the longest that is registered.
 const MAX_METHOD_CHARS: usize = 32;
 /// A line on a screen.

@@ -12,6 +12,7 @@ use super::extract::{Body, Parameters, Path, nullable, present};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::app::App;
+use crate::cli::TokenAccess;
 use crate::error::{ApiError, Problem};
 use crate::store::{self, Key, KeyPatch, NewKey, Origin};
 use crate::time::Time;
@@ -22,49 +23,51 @@ use crate::token;
 #[serde(deny_unknown_fields)]
 pub(crate) struct CreateKey {
     #[schema(examples("Website"))]
-    name: String,
+    pub(crate) name: String,
     /// What it may do. May be absent where the profile has no Application keys: then everything.
-    rules: Option<Vec<Rule>>,
+    pub(crate) rules: Option<Vec<Rule>>,
     /// Whether its rules refuse requests; else what they would refuse is noted and let through.
     #[serde(default = "enforced")]
     #[schema(default = true)]
-    enforce: bool,
+    pub(crate) enforce: bool,
     /// First moment at which it is no longer valid; never if absent.
-    expires_at: Option<Time>,
+    pub(crate) expires_at: Option<Time>,
     /// Where it is meant to be used, such as `production`.
-    environment: Option<String>,
+    pub(crate) environment: Option<String>,
     /// Networks (CIDR) or addresses from which it may be used; all if absent.
-    allowed_networks: Option<Vec<String>>,
+    pub(crate) allowed_networks: Option<Vec<String>>,
     /// Limits of its own, beside its account's.
-    limits: Option<Vec<Limit>>,
-    note: Option<String>,
+    pub(crate) limits: Option<Vec<Limit>>,
+    pub(crate) note: Option<String>,
+    /// Id of the key of the same account that it is made to replace.
+    pub(crate) replaces: Option<String>,
 }
 
 /// What to change of a key; what is absent stays, what is null is cleared.
-#[derive(Debug, Deserialize, ToSchema)]
+#[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditKey {
     #[serde(default, deserialize_with = "present")]
-    name: Option<String>,
+    pub(crate) name: Option<String>,
     #[serde(default, deserialize_with = "present")]
-    rules: Option<Vec<Rule>>,
+    pub(crate) rules: Option<Vec<Rule>>,
     #[serde(default, deserialize_with = "present")]
-    enforce: Option<bool>,
+    pub(crate) enforce: Option<bool>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Time>)]
-    expires_at: Option<Option<Time>>,
+    pub(crate) expires_at: Option<Option<Time>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
-    environment: Option<Option<String>>,
+    pub(crate) environment: Option<Option<String>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Vec<String>>)]
-    allowed_networks: Option<Option<Vec<String>>>,
+    pub(crate) allowed_networks: Option<Option<Vec<String>>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<Vec<Limit>>)]
-    limits: Option<Option<Vec<Limit>>>,
+    pub(crate) limits: Option<Option<Vec<Limit>>>,
     #[serde(default, deserialize_with = "nullable")]
     #[schema(value_type = Option<String>)]
-    note: Option<Option<String>>,
+    pub(crate) note: Option<Option<String>>,
 }
 
 /// How to regenerate a key.
@@ -77,12 +80,14 @@ pub(crate) struct RegenerateKey {
     grace_seconds: u32,
 }
 
-/// A key with its token, which is shown in this answer and never again.
+/// A key with its token, which is shown in this answer and never again by this API.
 #[derive(Serialize, ToSchema)]
 pub(crate) struct KeyAndToken {
     key: Key,
+    /// Absent where tokens are shown in the panel only (`--token-access panel`).
+    #[serde(skip_serializing_if = "Option::is_none")]
     #[schema(examples("ftq_0123456789abcdefghijklmn0aBcDe"))]
-    token: String,
+    token: Option<String>,
 }
 
 /// An answer with a token in it: no cache may keep it.
@@ -115,6 +120,22 @@ pub(crate) async fn create(
     origin: Origin,
     Body(body): Body<CreateKey>,
 ) -> Result<TokenAnswer, ApiError> {
+    let (key, token) = issue(&app, &account, origin, body).await?;
+    Ok(with_token(&app, StatusCode::CREATED, key, &token))
+}
+
+/// Makes a user defined key of an account; returns it with its token.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is made then.
+pub(crate) async fn issue(
+    app: &App,
+    account: &str,
+    origin: Origin,
+    body: CreateKey,
+) -> Result<(Key, PlainToken), ApiError> {
+    let account = account.to_owned();
     let rules_of_profile = app.key_rules(&account).await?;
     let mut fields = Fields::default();
     let rules = match body.rules {
@@ -136,9 +157,10 @@ pub(crate) async fn create(
     fields.key_limits("limits", &limits);
     fields.finish()?;
 
-    let token = token::generate(&rules_of_profile.token);
+    let id = token::new_id("key_");
+    let (token, minted) = app.mint(&rules_of_profile.token, &account, &id);
     let new = NewKey {
-        id: token::new_id("key_"),
+        id,
         name: body.name,
         kind: KeyKind::UserDefined,
         rules,
@@ -148,13 +170,14 @@ pub(crate) async fn create(
         expires_at: body.expires_at,
         allowed_networks,
         limits,
-        token: token::minted(&token),
+        replaces: body.replaces,
+        token: minted,
     };
     let key = app
         .store
         .change(origin, move |change| store::keys::create_for(change, &account, &new))
         .await?;
-    Ok(with_token(StatusCode::CREATED, key, &token))
+    Ok((key, token))
 }
 
 /// Returns a key.
@@ -180,6 +203,22 @@ pub(crate) async fn edit(
     origin: Origin,
     Body(body): Body<EditKey>,
 ) -> Result<Json<Key>, ApiError> {
+    Ok(Json(revise(&app, &account, &id, origin, body).await?))
+}
+
+/// Changes a key of an account.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is changed then.
+pub(crate) async fn revise(
+    app: &App,
+    account: &str,
+    id: &str,
+    origin: Origin,
+    body: EditKey,
+) -> Result<Key, ApiError> {
+    let (account, id) = (account.to_owned(), id.to_owned());
     let rules_of_profile = app.key_rules(&account).await?;
     let mut fields = Fields::default();
     if let Some(name) = &body.name {
@@ -216,7 +255,7 @@ pub(crate) async fn edit(
         .store
         .change(origin, move |change| store::keys::edit(change, &account, &id, &patch))
         .await?;
-    Ok(Json(key))
+    Ok(key)
 }
 
 /// Revokes a user defined key at once and for good; its record stays.
@@ -243,20 +282,36 @@ pub(crate) async fn regenerate(
     origin: Origin,
     Body(body): Body<RegenerateKey>,
 ) -> Result<TokenAnswer, ApiError> {
-    if body.grace_seconds > MAX_GRACE_SECONDS {
+    let (key, token) = rotate(&app, &account, &id, origin, body.grace_seconds).await?;
+    Ok(with_token(&app, StatusCode::OK, key, &token))
+}
+
+/// Gives a key another token and returns both; the one before works for so many seconds more.
+///
+/// # Errors
+///
+/// If there is no such key, it is revoked, or the grace is too long.
+pub(crate) async fn rotate(
+    app: &App,
+    account: &str,
+    id: &str,
+    origin: Origin,
+    grace_seconds: u32,
+) -> Result<(Key, PlainToken), ApiError> {
+    let (account, id) = (account.to_owned(), id.to_owned());
+    if grace_seconds > MAX_GRACE_SECONDS {
         let message = format!("expected at most {MAX_GRACE_SECONDS}");
         return Err(ApiError::field("grace_seconds", message));
     }
-    let grace_ms = i64::from(body.grace_seconds) * 1000;
-    let token = token::generate(&app.key_rules(&account).await?.token);
-    let minted = token::minted(&token);
+    let grace_ms = i64::from(grace_seconds) * 1000;
+    let (token, minted) = app.mint(&app.key_rules(&account).await?.token, &account, &id);
     let key = app
         .store
         .change(origin, move |change| {
             store::keys::regenerate(change, &account, &id, &minted, grace_ms)
         })
         .await?;
-    Ok(with_token(StatusCode::OK, key, &token))
+    Ok((key, token))
 }
 
 /// Suspends a key until it is resumed.
@@ -313,13 +368,17 @@ fn check_texts(fields: &mut Fields, environment: Option<&str>, note: Option<&str
     }
 }
 
-fn with_token(status: StatusCode, key: Key, token: &PlainToken) -> TokenAnswer {
+fn with_token(app: &App, status: StatusCode, key: Key, token: &PlainToken) -> TokenAnswer {
     let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
-    (status, no_store, Json(KeyAndToken { key, token: token.reveal().to_owned() }))
+    let token = match app.token_access {
+        TokenAccess::Api => Some(token.reveal().to_owned()),
+        TokenAccess::Panel => None,
+    };
+    (status, no_store, Json(KeyAndToken { key, token }))
 }
 
 /// 30 days: the time in which everyone can be expected to have moved to the new token.
-const MAX_GRACE_SECONDS: u32 = 2_592_000;
+pub(crate) const MAX_GRACE_SECONDS: u32 = 2_592_000;
 /// A word or two.
 const MAX_ENVIRONMENT_CHARS: usize = 64;
 /// A page of text.

@@ -78,16 +78,30 @@ pub(crate) async fn put(
         limits: body.limits,
         max_user_keys: body.max_user_keys,
     };
+    let (is_new, plan) = define(&app, origin, plan).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(plan)))
+}
+
+/// Makes or replaces a plan; returns whether it is new, and the plan.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is changed then.
+pub(crate) async fn define(
+    app: &App,
+    origin: Origin,
+    plan: Plan,
+) -> Result<(bool, Plan), ApiError> {
     let mut fields = Fields::default();
     fields.id("plan", &plan.id);
     fields.name("name", &plan.name);
     fields.limits("limits", &plan.limits);
     fields.finish()?;
-    let (is_new, plan) = app
+    let defined = app
         .store
         .change(origin, move |change| Ok((store::plans::put(change, &plan)?, plan)))
         .await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(plan)))
+    Ok(defined)
 }
 
 /// Removes a plan that no account has.
@@ -98,6 +112,17 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
     origin: Origin,
 ) -> Result<StatusCode, ApiError> {
+    withdraw(&app, &id, origin).await?;
+    Ok(StatusCode::NO_CONTENT)
+}
+
+/// Removes a plan that no account has.
+///
+/// # Errors
+///
+/// If there is none, or it is in use.
+pub(crate) async fn withdraw(app: &App, id: &str, origin: Origin) -> Result<(), ApiError> {
+    let id = id.to_owned();
     if let Some(profile) = app.profiles.all().find(|profile| profile.default_plan == id) {
         return Err(StoreError::Conflict(format!(
             "plan `{id}` is the default of profile `{}`; it can be edited, not removed",
@@ -105,6 +130,5 @@ pub(crate) async fn delete(
         ))
         .into());
     }
-    app.store.change(origin, move |change| store::plans::delete(change, &id)).await?;
-    Ok(StatusCode::NO_CONTENT)
+    Ok(app.store.change(origin, move |change| store::plans::delete(change, &id)).await?)
 }

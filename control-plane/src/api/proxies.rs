@@ -13,29 +13,29 @@ use super::lists::{List, ListParameters};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::proxies::{Worker, WorkerId};
-use crate::store::ledger;
+use crate::store::{StoreError, ledger};
 
 /// A connected Envoy, as far as one profile is concerned.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Proxy {
     /// Its node id, with random characters that differ after each start.
     #[schema(examples("edge-1-9f86d081"))]
-    instance: String,
+    pub(crate) instance: String,
     /// Profile whose keys it holds.
     #[schema(examples("flotiq"))]
-    profile: String,
+    pub(crate) profile: String,
     /// Number of its Wasm VMs: one per worker thread, and one on the main thread.
-    workers: usize,
+    pub(crate) workers: usize,
     /// The change that all of them have applied; null before the first snapshot.
-    applied_revision: Option<u64>,
+    pub(crate) applied_revision: Option<u64>,
     /// Time since the last of them applied it, in seconds.
-    applied_age_seconds: u64,
+    pub(crate) applied_age_seconds: u64,
     /// Calls that its workers may admit by themselves, and have not reported yet.
-    leases_outstanding: u64,
+    pub(crate) leases_outstanding: u64,
     /// The last change there is; the proxy is up to date if it has applied it.
-    current_revision: u64,
+    pub(crate) current_revision: u64,
     /// Time since it was last heard of, in seconds.
-    seen_age_seconds: u64,
+    pub(crate) seen_age_seconds: u64,
 }
 
 /// Lists the proxies that are connected; one that is gone is listed for 5 seconds more.
@@ -46,6 +46,17 @@ pub(crate) async fn list(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<List<Proxy>>, ApiError> {
     let page = parameters.page()?;
+    let mut proxies = connected(&app).await?;
+    proxies.retain(|proxy| page.after.as_ref().is_none_or(|after| proxy.cursor() > *after));
+    Ok(Json(List::cut(proxies, &page, Proxy::cursor)))
+}
+
+/// Returns the proxies that are connected, by instance and then by profile.
+///
+/// # Errors
+///
+/// If the store does not answer.
+pub(crate) async fn connected(app: &App) -> Result<Vec<Proxy>, StoreError> {
     let now = Instant::now();
     let current = *app.store.watch_revision().borrow();
     let workers = app.proxies.connected(now);
@@ -53,12 +64,10 @@ pub(crate) async fn list(
     let is_same = |a: &(WorkerId, Worker), b: &(WorkerId, Worker)| {
         a.0.instance == b.0.instance && a.0.profile == b.0.profile
     };
-    let items = workers
+    Ok(workers
         .chunk_by(is_same)
         .filter_map(|workers| proxy(workers, &outstanding, current, now))
-        .filter(|proxy| page.after.as_ref().is_none_or(|after| proxy.cursor() > *after))
-        .collect();
-    Ok(Json(List::cut(items, &page, Proxy::cursor)))
+        .collect())
 }
 
 impl Proxy {

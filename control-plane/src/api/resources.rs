@@ -68,20 +68,35 @@ pub(crate) async fn put(
     origin: Origin,
     Body(body): Body<PutResource>,
 ) -> Result<(StatusCode, Json<Resource>), ApiError> {
-    let rules = app.key_rules(&account).await?;
     if let Some(other) = body.name.filter(|other| *other != name) {
         let message = format!("expected `{name}`, as in the path, found `{other}`");
         return Err(ApiError::field("name", message));
     }
     let resource = Resource { name, relations: body.relations };
-    check(&resource, rules)?;
-    let (is_new, resource) = app
+    let (is_new, resource) = define(&app, &account, origin, resource).await?;
+    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(resource)))
+}
+
+/// Makes or replaces a resource; returns whether it is new, and the resource.
+///
+/// # Errors
+///
+/// With the field that cannot be taken as it is; nothing is changed then.
+pub(crate) async fn define(
+    app: &App,
+    account: &str,
+    origin: Origin,
+    resource: Resource,
+) -> Result<(bool, Resource), ApiError> {
+    let account = account.to_owned();
+    check(&resource, app.key_rules(&account).await?)?;
+    let defined = app
         .store
         .change(origin, move |change| {
             Ok((store::resources::put(change, &account, &resource)?, resource))
         })
         .await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(resource)))
+    Ok(defined)
 }
 
 /// Removes a resource that no key's rule names.

@@ -16,98 +16,98 @@ use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::ledger::{self, DAY_SECONDS, HOUR_SECONDS};
 use crate::store::right_usage::{RENEWED_MS, UNUSED_MS};
-use crate::store::{Key, StoreError, accounts, keys, plans, right_usage};
+use crate::store::{Key, Plan, StoreError, accounts, keys, plans, right_usage};
 use crate::time::Time;
 
 /// What an account used. At most seconds behind; what is leased counts once it is reported.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Usage {
     /// Id of the account.
-    account: String,
+    pub(crate) account: String,
     /// Id of its plan.
-    plan: String,
+    pub(crate) plan: String,
     /// When this was so.
-    as_of: Time,
+    pub(crate) as_of: Time,
     /// The limits of its plan.
-    limits: Vec<LimitUsage>,
+    pub(crate) limits: Vec<LimitUsage>,
     /// Its keys, oldest first, revoked ones included.
-    keys: Vec<KeyUsage>,
+    pub(crate) keys: Vec<KeyUsage>,
     /// Calls per day (UTC) of the last 13 months, oldest first; days without calls are left out.
-    days: Vec<Bucket>,
+    pub(crate) days: Vec<Bucket>,
 }
 
 /// What was used of a limit.
 #[derive(Debug, Serialize, ToSchema)]
-struct LimitUsage {
+pub(crate) struct LimitUsage {
     #[schema(examples("calls"))]
-    name: String,
+    pub(crate) name: String,
     /// Calls admitted in a window.
-    amount: u64,
+    pub(crate) amount: u64,
     /// Calls that count now.
-    used: u64,
+    pub(crate) used: u64,
     /// Calls that are left.
-    remaining: u64,
+    pub(crate) remaining: u64,
     /// The first moment at which a call will pass: the present if one does; null if none ever will.
-    available_at: Option<Time>,
+    pub(crate) available_at: Option<Time>,
     /// Whose calls count, where the plan tells callers apart.
     #[serde(skip_serializing_if = "Option::is_none")]
-    identity: Option<Identity>,
+    pub(crate) identity: Option<Identity>,
     /// Length of a bucket, in seconds.
-    bucket_seconds: u32,
+    pub(crate) bucket_seconds: u32,
     /// The buckets of the window, oldest first, the current one last.
-    buckets: Vec<Bucket>,
+    pub(crate) buckets: Vec<Bucket>,
 }
 
 /// What a key was used.
 #[derive(Debug, Serialize, ToSchema)]
-struct KeyUsage {
+pub(crate) struct KeyUsage {
     /// Id of the key.
-    id: String,
-    name: String,
+    pub(crate) id: String,
+    pub(crate) name: String,
     /// Calls in the buckets below.
-    used: u64,
-    last_used_at: Option<Time>,
+    pub(crate) used: u64,
+    pub(crate) last_used_at: Option<Time>,
     /// Length of a bucket, in seconds: a day, or an hour where the account's limits are shorter.
-    bucket_seconds: u32,
+    pub(crate) bucket_seconds: u32,
     /// Calls per bucket over the account's longest window, oldest first; empty ones are left out.
-    buckets: Vec<Bucket>,
+    pub(crate) buckets: Vec<Bucket>,
     /// Limits of its own.
-    limits: Vec<LimitUsage>,
+    pub(crate) limits: Vec<LimitUsage>,
     /// Which of its rights its calls took; absent of an Application key, whose rights are fixed.
     #[serde(skip_serializing_if = "Option::is_none")]
-    rights: Option<RightUsage>,
+    pub(crate) rights: Option<RightUsage>,
 }
 
 /// Which of a key's rights were needed.
 #[derive(Debug, Serialize, ToSchema)]
-struct RightUsage {
+pub(crate) struct RightUsage {
     /// From when on uses count, to the hour: 30 days ago, or later, if the rules were changed later,
     /// or filters have told since then only.
-    since: Time,
+    pub(crate) since: Time,
     /// Those that were needed, such as `blogposts:read`; of a rule with `*`, the actions. `?` is for
     /// requests that any action will do for.
     #[schema(value_type = Vec<RightUse>)]
-    used: Vec<RightUse>,
+    pub(crate) used: Vec<RightUse>,
     /// Those that were not: without them, no call since then would have been refused.
     #[schema(value_type = Vec<String>, examples(json!(["blogposts:update"])))]
-    unused: Vec<Right>,
+    pub(crate) unused: Vec<Right>,
 }
 
 /// A right that was needed.
 #[derive(Debug, Serialize, ToSchema)]
-struct RightUse {
+pub(crate) struct RightUse {
     #[schema(value_type = String, examples("blogposts:read"))]
-    right: Right,
+    pub(crate) right: Right,
     /// To the hour.
-    last_used_at: Time,
+    pub(crate) last_used_at: Time,
 }
 
 /// Calls in a bucket.
 #[derive(Debug, Serialize, ToSchema)]
-struct Bucket {
+pub(crate) struct Bucket {
     /// Its first moment.
-    start: Time,
-    count: u64,
+    pub(crate) start: Time,
+    pub(crate) count: u64,
 }
 
 /// Returns what an account used.
@@ -117,29 +117,32 @@ pub(crate) async fn get(
     State(app): State<App>,
     Path(account): Path<String>,
 ) -> Result<Json<Usage>, ApiError> {
-    let actions = app.key_rules(&account).await?.actions.clone();
-    Ok(Json(app.store.read(move |db| usage(db, &account, &actions, Time::now())).await?))
+    Ok(Json(of_account(&app, &account).await?))
+}
+
+/// Returns what an account used.
+///
+/// # Errors
+///
+/// If there is no such account.
+pub(crate) async fn of_account(app: &App, account: &str) -> Result<Usage, ApiError> {
+    let actions = app.key_rules(account).await?.actions.clone();
+    let account = account.to_owned();
+    Ok(app.store.read(move |db| usage(db, &account, &actions, Time::now())).await?)
 }
 
 fn usage(db: &Connection, id: &str, actions: &[String], now: Time) -> Result<Usage, StoreError> {
     let now_ms = now.as_ms().unsigned_abs();
     let account = accounts::get(db, id)?;
     let plan = plans::get(db, &account.plan)?;
-    // Those of calls without a token are no account's.
-    let is_accounts = |limit: &&Limit| limit.identity != Some(Identity::Anonymous);
     let mut limits = Vec::new();
     for limit in plan.limits.iter().filter(is_accounts) {
         let subject = Subject::Account { account: id.into(), identity: limit.identity };
         limits.push(limit_usage(db, &subject, limit, now_ms)?);
     }
 
-    let windows = plan.limits.iter().filter(is_accounts).map(Limit::window);
-    let longest = windows.max_by_key(|window| window.seconds()).unwrap_or(UNLIMITED);
-    let is_long = longest.seconds() > u64::from(DAY_SECONDS);
-    let bucket_seconds = if is_long { DAY_SECONDS } else { HOUR_SECONDS };
+    let KeyCounts { bucket_seconds, by_key: mut counts, .. } = key_counts(db, id, &plan, now_ms)?;
     let window = Window::new(bucket_seconds, 1);
-    let oldest_ms = longest.starts_at_ms(longest.oldest(longest.bucket(now_ms)));
-    let mut counts = ledger::key_usage(db, id, bucket_seconds, window.bucket(oldest_ms))?;
     let noted_since_ms = right_usage::start_ms(db)?.max(now.as_ms() - UNUSED_MS);
     let mut rules_since = keys::rules_since(db, id)?;
     let mut uses = right_usage::uses(db, id, noted_since_ms)?;
@@ -157,6 +160,39 @@ fn usage(db: &Connection, id: &str, actions: &[String], now: Time) -> Result<Usa
     }
     let days = buckets(Window::new(DAY_SECONDS, 1), ledger::days(db, id)?);
     Ok(Usage { account: account.id, plan: plan.id, as_of: now, limits, keys: by_key, days })
+}
+
+/// Calls of an account's keys over its longest window.
+#[derive(Debug)]
+pub(crate) struct KeyCounts {
+    /// Length of a bucket, in seconds: a day, or an hour where the account's limits are shorter.
+    pub(crate) bucket_seconds: u32,
+    /// Length of the window, in seconds.
+    pub(crate) window_seconds: u64,
+    /// Key → bucket → calls.
+    pub(crate) by_key: BTreeMap<String, BTreeMap<u64, u64>>,
+}
+
+/// Returns the calls of an account's keys over its longest window.
+pub(crate) fn key_counts(
+    db: &Connection,
+    account: &str,
+    plan: &Plan,
+    now_ms: u64,
+) -> Result<KeyCounts, StoreError> {
+    let windows = plan.limits.iter().filter(is_accounts).map(Limit::window);
+    let longest = windows.max_by_key(|window| window.seconds()).unwrap_or(UNLIMITED);
+    let is_long = longest.seconds() > u64::from(DAY_SECONDS);
+    let bucket_seconds = if is_long { DAY_SECONDS } else { HOUR_SECONDS };
+    let oldest_ms = longest.starts_at_ms(longest.oldest(longest.bucket(now_ms)));
+    let oldest = Window::new(bucket_seconds, 1).bucket(oldest_ms);
+    let by_key = ledger::key_usage(db, account, bucket_seconds, oldest)?;
+    Ok(KeyCounts { bucket_seconds, window_seconds: longest.seconds(), by_key })
+}
+
+/// Reports whether a limit is the account's: that of calls without a token is none's.
+fn is_accounts(limit: &&Limit) -> bool {
+    limit.identity != Some(Identity::Anonymous)
 }
 
 fn key_usage(
@@ -230,7 +266,8 @@ impl RightUse {
     }
 }
 
-fn limit_usage(
+/// Returns what a subject used of a limit.
+pub(crate) fn limit_usage(
     db: &Connection,
     subject: &Subject,
     limit: &Limit,

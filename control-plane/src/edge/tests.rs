@@ -109,7 +109,7 @@ impl World {
 
     fn mint(&mut self) -> crate::store::MintedToken {
         let token = token::generate(&self.profile.keys.token);
-        let minted = token::minted(&token);
+        let minted = token::minted(&token, None);
         self.tokens.push(token);
         minted
     }
@@ -138,6 +138,7 @@ impl World {
                     expires_at: None,
                     allowed_networks: vec!["10.0.0.0/8".to_owned()],
                     limits: vec![],
+                    replaces: None,
                     token: self.mint(),
                 };
                 self.keys.push(new.id.clone());

@@ -488,7 +488,8 @@ impl Mirror {
             expires_at: None,
             allowed_networks: vec![],
             limits: of(|subject| matches!(subject, Subject::Key { .. })),
-            token: MintedToken { hash: KeyHash::of(b"t"), hint: String::new() },
+            replaces: None,
+            token: MintedToken { hash: KeyHash::of(b"t"), hint: String::new(), sealed: None },
         };
         let account = NewAccount {
             id: "acme".to_owned(),

@@ -54,6 +54,22 @@ pub(crate) fn list(connection: &Connection, page: &Page) -> Result<Vec<Account>,
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
+/// Returns part of the list of accounts with a text in their id or name, by id.
+pub(crate) fn search(
+    connection: &Connection,
+    text: &str,
+    page: &Page,
+) -> Result<Vec<Account>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT id, name, plan, profile, created_at_ms FROM accounts
+         WHERE id > ?1 AND (?2 = '' OR instr(lower(id || char(10) || name), lower(?2)) > 0)
+         ORDER BY id LIMIT ?3",
+    )?;
+    let after = page.after.as_deref().unwrap_or_default();
+    let rows = statement.query_map(params![after, text, page.sql_limit()], read)?;
+    Ok(rows.collect::<Result<_, _>>()?)
+}
+
 /// Returns an account.
 pub(crate) fn get(connection: &Connection, id: &str) -> Result<Account, StoreError> {
     connection

@@ -1,6 +1,6 @@
 //! The audit log: who changed what, when, from where.
 
-use rusqlite::{Connection, Transaction, params};
+use rusqlite::{Connection, Row, Transaction, params};
 use serde::Serialize;
 use utoipa::ToSchema;
 
@@ -19,7 +19,8 @@ pub(crate) struct Origin {
 pub(crate) struct AuditEntry {
     pub(crate) id: i64,
     pub(crate) at: Time,
-    /// Who: `operator`, or `latchkey` for what the service does by itself.
+    /// Who: `operator` for who has the operator token, `latchkey` for what the service does by itself,
+    /// else the e-mail address of a person.
     pub(crate) actor: String,
     /// Address from which.
     pub(crate) from: String,
@@ -51,6 +52,56 @@ pub(super) fn append(
     Ok(())
 }
 
+/// Which entries; those of which all that is given is so.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct AuditFilter {
+    pub(crate) account: Option<String>,
+    /// Part of the name of who made the change.
+    pub(crate) actor: Option<String>,
+    /// Beginning of what was done, such as `key.`.
+    pub(crate) action: Option<String>,
+    /// To what: all of the id or name.
+    pub(crate) subject: Option<String>,
+    /// From this moment on, in milliseconds.
+    pub(crate) since_ms: Option<i64>,
+    /// Before this moment, in milliseconds.
+    pub(crate) until_ms: Option<i64>,
+}
+
+/// Returns the entries that a filter lets through and that are older than one, newest first.
+pub(crate) fn search(
+    connection: &Connection,
+    filter: &AuditFilter,
+    before: Option<i64>,
+    limit: usize,
+) -> Result<Vec<AuditEntry>, StoreError> {
+    let mut statement = connection.prepare_cached(&format!(
+        "{SELECT}
+         WHERE (?1 IS NULL OR account = ?1)
+           AND (?2 IS NULL OR instr(lower(actor), lower(?2)) > 0)
+           AND (?3 IS NULL OR substr(action, 1, length(?3)) = ?3)
+           AND (?4 IS NULL OR subject = ?4)
+           AND (?5 IS NULL OR at_ms >= ?5) AND (?6 IS NULL OR at_ms < ?6)
+           AND (?7 IS NULL OR id < ?7)
+         ORDER BY id DESC LIMIT ?8"
+    ))?;
+    let mut rows = statement.query(params![
+        filter.account,
+        filter.actor,
+        filter.action,
+        filter.subject,
+        filter.since_ms,
+        filter.until_ms,
+        before,
+        i64::try_from(limit).unwrap_or(i64::MAX)
+    ])?;
+    let mut entries = Vec::new();
+    while let Some(row) = rows.next()? {
+        entries.push(read(row)?);
+    }
+    Ok(entries)
+}
+
 /// Returns part of the log, oldest first.
 pub(crate) fn list(
     connection: &Connection,
@@ -59,23 +110,28 @@ pub(crate) fn list(
     page: &Page,
 ) -> Result<Vec<AuditEntry>, StoreError> {
     let condition = if account.is_some() { "account = ?2" } else { "?2 IS NULL" };
-    let mut statement = connection.prepare_cached(&format!(
-        "SELECT id, at_ms, actor, origin, account, action, subject, details FROM audit
-         WHERE id > ?1 AND {condition} ORDER BY id LIMIT ?3"
-    ))?;
+    let mut statement = connection
+        .prepare_cached(&format!("{SELECT} WHERE id > ?1 AND {condition} ORDER BY id LIMIT ?3"))?;
     let mut rows = statement.query(params![after, account, page.sql_limit()])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {
-        entries.push(AuditEntry {
-            id: row.get(0)?,
-            at: Time::from_ms(row.get(1)?),
-            actor: row.get(2)?,
-            from: row.get(3)?,
-            account: row.get(4)?,
-            action: row.get(5)?,
-            subject: row.get(6)?,
-            details: from_json(&row.get::<_, String>(7)?)?,
-        });
+        entries.push(read(row)?);
     }
     Ok(entries)
 }
+
+fn read(row: &Row<'_>) -> Result<AuditEntry, StoreError> {
+    Ok(AuditEntry {
+        id: row.get(0)?,
+        at: Time::from_ms(row.get(1)?),
+        actor: row.get(2)?,
+        from: row.get(3)?,
+        account: row.get(4)?,
+        action: row.get(5)?,
+        subject: row.get(6)?,
+        details: from_json(&row.get::<_, String>(7)?)?,
+    })
+}
+
+const SELECT: &str =
+    "SELECT id, at_ms, actor, origin, account, action, subject, details FROM audit";

@@ -1,6 +1,6 @@
 //! Keys and their tokens' hashes.
 
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 
 use latchkey_protocol::{KeyHash, KeyKind, Limit, Rule};
 use rusqlite::{Connection, OptionalExtension, Row, params};
@@ -41,6 +41,14 @@ pub(crate) struct Key {
     /// End of its token, by which a person recognizes it.
     #[schema(examples("…x7Qa"))]
     pub(crate) token_hint: Option<String>,
+    /// When its token was made: with the key, or when it was last regenerated.
+    pub(crate) token_created_at: Option<Time>,
+    /// Until when the token before works too; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) previous_token_until: Option<Time>,
+    /// Id of the key that it was made to replace; absent if there is none.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub(crate) replaces: Option<String>,
 }
 
 /// Whether a key can be used.
@@ -58,6 +66,8 @@ pub(crate) enum KeyState {
 pub(crate) struct MintedToken {
     pub(crate) hash: KeyHash,
     pub(crate) hint: String,
+    /// The token, encrypted; absent without a sealing key.
+    pub(crate) sealed: Option<Vec<u8>>,
 }
 
 /// A key to make.
@@ -73,6 +83,8 @@ pub(crate) struct NewKey {
     pub(crate) expires_at: Option<Time>,
     pub(crate) allowed_networks: Vec<String>,
     pub(crate) limits: Vec<Limit>,
+    /// Id of the key of the same account that it is made to replace.
+    pub(crate) replaces: Option<String>,
     pub(crate) token: MintedToken,
 }
 
@@ -109,6 +121,124 @@ pub(crate) fn list(
         keys.push(read(row, now_ms)?);
     }
     Ok(keys)
+}
+
+/// Which user defined keys of an account.
+#[derive(Clone, Debug, Default)]
+pub(crate) struct KeyFilter {
+    /// Part of the name, the environment, the note or the end of the token; all if empty.
+    pub(crate) text: String,
+    /// Whether revoked ones are among them.
+    pub(crate) with_revoked: bool,
+}
+
+/// Returns part of the list of an account's user defined keys, the newest first; the page's cursor is
+/// the id of the last key before.
+pub(crate) fn user_defined(
+    connection: &Connection,
+    account: &str,
+    filter: &KeyFilter,
+    page: &Page,
+    now_ms: i64,
+) -> Result<Vec<Key>, StoreError> {
+    let sql = format!(
+        "{SELECT} WHERE keys.account = ?1 AND keys.kind = ?2 AND (?3 OR keys.revoked_at_ms IS NULL)
+           AND (?4 = '' OR instr(lower(concat_ws(char(10), keys.name, keys.environment, keys.note,
+                 (SELECT hint FROM tokens WHERE tokens.key = keys.id AND grace_ends_at_ms IS NULL))),
+                 lower(?4)) > 0)
+           AND (?5 IS NULL OR keys.sequence < (SELECT sequence FROM keys WHERE id = ?5))
+         ORDER BY keys.sequence DESC LIMIT ?6"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query(params![
+        account,
+        KeyKind::UserDefined.as_str(),
+        filter.with_revoked,
+        filter.text,
+        page.after,
+        page.sql_limit()
+    ])?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(read(row, now_ms)?);
+    }
+    Ok(keys)
+}
+
+/// Returns the Application keys of an account.
+pub(crate) fn application(
+    connection: &Connection,
+    account: &str,
+    now_ms: i64,
+) -> Result<Vec<Key>, StoreError> {
+    let sql =
+        format!("{SELECT} WHERE keys.account = ?1 AND keys.kind <> ?2 ORDER BY keys.sequence");
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([account, KeyKind::UserDefined.as_str()])?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(read(row, now_ms)?);
+    }
+    Ok(keys)
+}
+
+/// Returns the live keys that were made to replace a key.
+pub(crate) fn replacements(
+    connection: &Connection,
+    account: &str,
+    id: &str,
+    now_ms: i64,
+) -> Result<Vec<Key>, StoreError> {
+    let sql = format!(
+        "{SELECT} WHERE keys.account = ?1 AND keys.replaces = ?2 AND keys.revoked_at_ms IS NULL
+         ORDER BY keys.sequence"
+    );
+    let mut statement = connection.prepare_cached(&sql)?;
+    let mut rows = statement.query([account, id])?;
+    let mut keys = Vec::new();
+    while let Some(row) = rows.next()? {
+        keys.push(read(row, now_ms)?);
+    }
+    Ok(keys)
+}
+
+/// Returns the encrypted token of a key, and notes who is shown it; none if it was not kept.
+pub(crate) fn reveal(
+    change: &mut Change<'_>,
+    account: &str,
+    id: &str,
+) -> Result<Option<Vec<u8>>, StoreError> {
+    let key = get(&change.transaction, account, id, change.now_ms)?;
+    refuse_revoked(&key)?;
+    let sql = "SELECT sealed FROM tokens WHERE key = ?1 AND grace_ends_at_ms IS NULL";
+    let sealed: Option<Vec<u8>> =
+        change.transaction.query_row(sql, [id], |row| row.get(0)).optional()?.flatten();
+    if sealed.is_some() {
+        change.audit(Some(account), "key.reveal", id, &json!({"name": key.name}))?;
+    }
+    Ok(sealed)
+}
+
+/// Returns the ids of the keys of an account whose token can be shown again.
+pub(crate) fn sealed(
+    connection: &Connection,
+    account: &str,
+) -> Result<HashSet<String>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT keys.id FROM keys JOIN tokens ON tokens.key = keys.id
+         WHERE keys.account = ?1 AND sealed IS NOT NULL AND grace_ends_at_ms IS NULL",
+    )?;
+    let ids = statement.query_map([account], |row| row.get(0))?;
+    Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Returns how many user defined keys of an account count against its plan.
+pub(crate) fn count(connection: &Connection, account: &str) -> Result<u32, StoreError> {
+    Ok(connection.query_row(
+        "SELECT count(*) FROM keys WHERE account = ?1 AND kind = ?2 AND revoked_at_ms IS NULL",
+        [account, KeyKind::UserDefined.as_str()],
+        |row| row.get(0),
+    )?)
 }
 
 /// Returns since when the keys of an account have the rules that they have, in milliseconds, by key.
@@ -179,10 +309,13 @@ pub(super) fn create(
     if new.kind == KeyKind::UserDefined {
         check_key_limit(&change.transaction, account)?;
     }
+    if let Some(replaced) = &new.replaces {
+        check_replaceable(change, &account.id, replaced)?;
+    }
     change.transaction.execute(
         "INSERT INTO keys (id, account, kind, name, rules, environment, note, allowed_networks,
-                           limits, created_at_ms, expires_at_ms, is_enforced)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12)",
+                           limits, created_at_ms, expires_at_ms, is_enforced, replaces)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6, ?7, ?8, ?9, ?10, ?11, ?12, ?13)",
         params![
             new.id,
             account.id,
@@ -196,6 +329,7 @@ pub(super) fn create(
             change.now_ms,
             new.expires_at.map(Time::as_ms),
             new.enforce,
+            new.replaces,
         ],
     )?;
     add_token(change, account, &new.id, &new.token)?;
@@ -376,8 +510,8 @@ fn add_token(
     token: &MintedToken,
 ) -> Result<(), StoreError> {
     change.transaction.execute(
-        "INSERT INTO tokens (hash, key, hint, created_at_ms) VALUES (?1, ?2, ?3, ?4)",
-        params![token.hash.as_bytes(), key, token.hint, change.now_ms],
+        "INSERT INTO tokens (hash, key, hint, created_at_ms, sealed) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![token.hash.as_bytes(), key, token.hint, change.now_ms, token.sealed],
     )?;
     change.touched.push((account.profile.clone(), token.hash.as_bytes().to_vec()));
     tell_account(change, &account.id);
@@ -389,14 +523,18 @@ fn tell_account(change: &mut Change<'_>, account: &str) {
     change.touched_accounts.push(account.to_owned());
 }
 
+fn check_replaceable(change: &Change<'_>, account: &str, id: &str) -> Result<(), StoreError> {
+    let found = get(&change.transaction, account, id, change.now_ms);
+    if found.is_ok_and(|key| key.kind == KeyKind::UserDefined) {
+        return Ok(());
+    }
+    let message = format!("expected the id of a user defined key of the account, found `{id}`");
+    Err(StoreError::Field { field: "replaces", message })
+}
+
 fn check_key_limit(connection: &Connection, account: &Account) -> Result<(), StoreError> {
     let plan = plans::get(connection, &account.plan)?;
-    let count: u32 = connection.query_row(
-        "SELECT count(*) FROM keys
-         WHERE account = ?1 AND kind = ?2 AND revoked_at_ms IS NULL",
-        [account.id.as_str(), KeyKind::UserDefined.as_str()],
-        |row| row.get(0),
-    )?;
+    let count = count(connection, &account.id)?;
     if count < plan.max_user_keys {
         return Ok(());
     }
@@ -442,6 +580,12 @@ fn read(row: &Row<'_>, now_ms: i64) -> Result<Key, StoreError> {
         last_used_at: row.get::<_, Option<i64>>(13)?.map(Time::from_ms),
         state,
         token_hint: row.get(14)?,
+        token_created_at: row.get::<_, Option<i64>>(16)?.map(Time::from_ms),
+        previous_token_until: row
+            .get::<_, Option<i64>>(17)?
+            .filter(|at_ms| *at_ms > now_ms)
+            .map(Time::from_ms),
+        replaces: row.get(18)?,
     })
 }
 
@@ -455,5 +599,8 @@ const SELECT: &str = "
            keys.allowed_networks, keys.limits, keys.created_at_ms, keys.expires_at_ms,
            keys.is_suspended, keys.revoked_at_ms, keys.last_used_at_ms,
            (SELECT hint FROM tokens WHERE tokens.key = keys.id AND grace_ends_at_ms IS NULL),
-           keys.is_enforced
+           keys.is_enforced,
+           (SELECT created_at_ms FROM tokens WHERE tokens.key = keys.id AND grace_ends_at_ms IS NULL),
+           (SELECT max(grace_ends_at_ms) FROM tokens WHERE tokens.key = keys.id),
+           keys.replaces
     FROM keys";

@@ -1,0 +1,148 @@
+// Comfort for pages that work without it: copying, times in the reader's zone, rows of forms, a
+// question before unsaved changes are lost, and how far a change has come.
+"use strict";
+
+const say = (text) => {
+  let region = document.getElementById("announcement");
+  if (!region) {
+    region = document.createElement("div");
+    region.id = "announcement";
+    region.className = "visually-hidden";
+    region.setAttribute("role", "status");
+    document.body.append(region);
+  }
+  region.textContent = text;
+};
+
+// The button says it as well, for who does not hear the announcement.
+const confirmOn = (button, text) => {
+  const before = button.textContent;
+  button.textContent = text;
+  say(text);
+  setTimeout(() => { button.textContent = before; }, 2000);
+};
+
+const copy = async (text, button) => {
+  try {
+    await navigator.clipboard.writeText(text);
+    confirmOn(button, "Copied");
+  } catch {
+    // Without TLS browsers have no clipboard for scripts; the old way still works.
+    const area = document.createElement("textarea");
+    area.value = text;
+    area.className = "visually-hidden";
+    document.body.append(area);
+    area.select();
+    const isCopied = document.execCommand("copy");
+    area.remove();
+    confirmOn(button, isCopied ? "Copied" : "Not possible: select it and copy by hand");
+  }
+};
+
+for (const button of document.querySelectorAll("[data-copy-from]")) {
+  button.addEventListener("click", () => {
+    copy(document.getElementById(button.dataset.copyFrom).textContent.trim(), button);
+  });
+}
+
+for (const form of document.querySelectorAll("form[data-copy]")) {
+  form.addEventListener("submit", async (event) => {
+    event.preventDefault();
+    const button = form.querySelector("button");
+    const answer = await fetch(form.action, {
+      method: "POST",
+      headers: { accept: "text/plain" },
+      body: new URLSearchParams(new FormData(form)),
+    });
+    const type = answer.headers.get("content-type") || "";
+    if (answer.ok && type.startsWith("text/plain")) {
+      await copy(await answer.text(), button);
+    } else {
+      form.submit();
+    }
+  });
+}
+
+// Server and browser agree on the moment; only the zone differs.
+const inZone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+for (const time of document.querySelectorAll("time[datetime]")) {
+  time.textContent = inZone.format(new Date(time.dateTime));
+}
+
+// Rows: the server makes the same where there is no script.
+const renumber = (row, prefix, number) => {
+  const pattern = new RegExp(`^${prefix}-\\d+-`);
+  for (const element of row.querySelectorAll("[name], [id], [for]")) {
+    for (const attribute of ["name", "id", "for"]) {
+      const value = element.getAttribute(attribute);
+      if (value && pattern.test(value)) {
+        element.setAttribute(attribute, value.replace(pattern, `${prefix}-${number}-`));
+      }
+    }
+    if (element.matches("[data-remove]")) element.value = number;
+  }
+};
+
+for (const rows of document.querySelectorAll("[data-rows]")) {
+  const prefix = rows.dataset.rows;
+  let next = 1 + Math.max(-1, ...[...rows.querySelectorAll("[data-remove]")].map((b) => Number(b.value)));
+  const add = rows.querySelector(`[name="add-${prefix}"]`);
+  const first = rows.querySelector("[data-row]");
+  if (!add || !first) continue;
+  const blank = first.cloneNode(true);
+  blank.querySelectorAll(".error").forEach((error) => error.remove());
+  for (const input of blank.querySelectorAll("input, select")) {
+    if (input.type === "checkbox") input.removeAttribute("checked");
+    else if (input.tagName === "SELECT") input.querySelectorAll("option[selected]").forEach((o) => o.removeAttribute("selected"));
+    else input.setAttribute("value", "");
+  }
+  add.addEventListener("click", (event) => {
+    event.preventDefault();
+    const row = blank.cloneNode(true);
+    renumber(row, prefix, next++);
+    add.before(row);
+    row.querySelector("input, select").focus();
+    add.form.dispatchEvent(new Event("change"));
+  });
+  rows.addEventListener("click", (event) => {
+    const button = event.target.closest("[data-remove]");
+    if (!button) return;
+    event.preventDefault();
+    const { form } = button;
+    button.closest("[data-row]").remove();
+    add.focus();
+    form.dispatchEvent(new Event("change"));
+  });
+}
+
+// Unsaved changes: the browser asks.
+for (const form of document.querySelectorAll("form[data-guard]")) {
+  let isChanged = Boolean(form.querySelector(".error, .callout.bad"));
+  const note = () => { isChanged = true; form.classList.add("changed"); };
+  form.addEventListener("input", note);
+  form.addEventListener("change", note);
+  form.addEventListener("submit", () => { isChanged = false; });
+  addEventListener("beforeunload", (event) => { if (isChanged) event.preventDefault(); });
+}
+
+// A target within closed details is of no use.
+const openTarget = () => {
+  const target = location.hash && document.getElementById(location.hash.slice(1));
+  if (target && target.tagName === "DETAILS") target.open = true;
+};
+openTarget();
+addEventListener("hashchange", openTarget);
+
+for (const place of document.querySelectorAll("[data-in-force]")) {
+  const until = Date.now() + 15000;
+  const look = async () => {
+    const answer = await fetch(place.dataset.inForce);
+    if (!answer.ok) return;
+    const { held, total } = await answer.json();
+    place.textContent = total === 0
+      ? "No proxy of this API is connected: it will be in force when one is."
+      : `In force in ${held} of ${total} ${total === 1 ? "proxy" : "proxies"}.`;
+    if (held < total && Date.now() < until) setTimeout(look, 300);
+  };
+  look();
+}

@@ -1,0 +1,270 @@
+//! Content types with their relations.
+
+use std::collections::BTreeMap;
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+use latchkey_filter::profile::keys::ResourceNames;
+use latchkey_protocol::right::EVERY;
+use latchkey_protocol::{Relation, Resource};
+
+use super::failure::{Errors, Failure, form_errors};
+use super::form::{Asked, Form, encode};
+use super::frame::{self, Frame};
+use super::limit_rows::next_number;
+use super::picture::Picture;
+use crate::api::resources::define;
+use crate::app::App;
+use crate::error::ApiError;
+use crate::session::Visitor;
+use crate::store::{Page, resources};
+
+#[derive(Template)]
+#[template(path = "panel/content_types.html")]
+struct ListPage {
+    frame: Frame,
+    types: Vec<TypeRow>,
+    picture: Option<Picture>,
+    /// The names, where the API has the same for all accounts.
+    listed: Vec<String>,
+}
+
+struct TypeRow {
+    name: String,
+    path: String,
+    /// Field and where it points.
+    relations: Vec<(String, String)>,
+}
+
+/// Lists the content types.
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    let account = visitor.account()?.clone();
+    let listed = match &app.profile(&account.profile)?.keys.resources {
+        ResourceNames::Listed(names) => names.clone(),
+        ResourceNames::Named { .. } => Vec::new(),
+    };
+    let all = all(&app, &account.id).await?;
+    let types = all.iter().map(|resource| TypeRow {
+        name: resource.name.clone(),
+        path: path(&account.id, &resource.name),
+        relations: relations(resource),
+    });
+    Ok(frame::html(&ListPage {
+        types: types.collect(),
+        picture: Picture::of(&all),
+        frame: Frame::new(visitor, "content-types", "Content types").after(&asked),
+        listed,
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "panel/content_type.html")]
+struct TypePage {
+    frame: Frame,
+    /// Absent for one that is to be made.
+    path: Option<String>,
+    name: String,
+    rows: Vec<RelationRow>,
+    /// Names of all types.
+    names: Vec<String>,
+    errors: Errors,
+}
+
+/// A relation as a row of the form.
+#[derive(Clone, Debug)]
+struct RelationRow {
+    number: usize,
+    field: String,
+    /// Names of types with commas between, or `*`.
+    targets: String,
+    errors: Vec<String>,
+}
+
+/// Shows the form of a new content type.
+pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
+    page(&app, visitor, None, String::new(), Vec::new(), Errors::default(), &Form::default()).await
+}
+
+/// Makes a content type.
+pub(super) async fn create(
+    State(app): State<App>,
+    visitor: Visitor,
+    form: Form,
+) -> Result<Response, Failure> {
+    let name = form.text("name").to_owned();
+    put(&app, visitor, None, name, &form).await
+}
+
+/// Shows a content type.
+pub(super) async fn show(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, name)): Path<(String, String)>,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    let wanted = name.clone();
+    let resource = app.store.read(move |db| resources::get(db, &account, &wanted)).await?;
+    let rows = resource.relations.iter().enumerate().map(|(number, (field, relation))| {
+        let targets = match relation {
+            Relation::Any(any) => any.clone(),
+            Relation::Some(names) => names.join(", "),
+        };
+        RelationRow { number, field: field.clone(), targets, errors: Vec::new() }
+    });
+    let rows = rows.collect();
+    let path = Some(path(&visitor.account()?.id, &name));
+    page(&app, visitor, path, name, rows, Errors::default(), &asked).await
+}
+
+/// Saves a content type.
+pub(super) async fn save(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, name)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let path = Some(path(&account, &name));
+    put(&app, visitor, path, name, &form).await
+}
+
+/// Removes a content type.
+pub(super) async fn delete(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, name)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let to = format!("/accounts/{account}/content-types?done=type-deleted");
+    app.store
+        .change(visitor.origin(), move |change| resources::delete(change, &account, &name))
+        .await?;
+    Ok(Redirect::to(&to).into_response())
+}
+
+async fn put(
+    app: &App,
+    visitor: Visitor,
+    path: Option<String>,
+    name: String,
+    form: &Form,
+) -> Result<Response, Failure> {
+    let mut rows: Vec<RelationRow> = form
+        .rows("relation")
+        .into_iter()
+        .map(|number| RelationRow {
+            number,
+            field: form.text(&format!("relation-{number}-field")).to_owned(),
+            targets: form.text(&format!("relation-{number}-targets")).to_owned(),
+            errors: Vec::new(),
+        })
+        .collect();
+    if form.has("add-relation") {
+        let number = next_number(rows.iter().map(|row| row.number));
+        rows.push(RelationRow::blank(number));
+        return page(app, visitor, path, name, rows, Errors::default(), &Form::default()).await;
+    }
+    if let Ok(number) = form.text("remove-relation").parse::<usize>() {
+        rows.retain(|row| row.number != number);
+        return page(app, visitor, path, name, rows, Errors::default(), &Form::default()).await;
+    }
+    rows.retain(|row| !(row.field.is_empty() && row.targets.is_empty()));
+    let account = visitor.account()?.id.clone();
+    let defined = match resource(&name, &rows) {
+        Ok(resource) => {
+            let is_taken = path.is_none() && exists(app, &account, &name).await?;
+            if is_taken {
+                let message = format!("there is a content type `{name}` already");
+                Err(form_errors(ApiError::field("name", message)))
+            } else {
+                define(app, &account, visitor.origin(), resource).await.map_err(form_errors)
+            }
+        }
+        Err(errors) => Err(Ok(errors)),
+    };
+    match defined {
+        Ok(_) => {
+            let to = format!("/accounts/{account}/content-types?done=type-saved");
+            Ok(Redirect::to(&to).into_response())
+        }
+        Err(errors) => {
+            let errors = errors?;
+            for row in &mut rows {
+                let of_row = errors.of(&format!("relations.{}", row.field));
+                row.errors = of_row.into_iter().map(str::to_owned).collect();
+            }
+            page(app, visitor, path, name, rows, errors, &Form::default()).await
+        }
+    }
+}
+
+impl RelationRow {
+    fn blank(number: usize) -> Self {
+        Self { number, field: String::new(), targets: String::new(), errors: Vec::new() }
+    }
+}
+
+/// Returns what the rows of a form describe.
+fn resource(name: &str, rows: &[RelationRow]) -> Result<Resource, Errors> {
+    let mut relations = BTreeMap::new();
+    let mut errors = Errors::default();
+    for row in rows {
+        let names = row.targets.split([',', ' ']).filter(|name| !name.is_empty());
+        let names: Vec<String> = names.map(str::to_owned).collect();
+        let relation =
+            if names == [EVERY] { Relation::Any(EVERY.to_owned()) } else { Relation::Some(names) };
+        if relations.insert(row.field.clone(), relation).is_some() {
+            errors.add(&format!("relations.{}", row.field), "the field is there twice");
+        }
+    }
+    if errors.is_empty() { Ok(Resource { name: name.to_owned(), relations }) } else { Err(errors) }
+}
+
+async fn exists(app: &App, account: &str, name: &str) -> Result<bool, ApiError> {
+    Ok(all(app, account).await?.iter().any(|resource| resource.name == name))
+}
+
+async fn all(app: &App, account: &str) -> Result<Vec<Resource>, ApiError> {
+    let account = account.to_owned();
+    let everything = Page { after: None, limit: usize::MAX };
+    Ok(app.store.read(move |db| resources::list(db, &account, &everything)).await?)
+}
+
+async fn page(
+    app: &App,
+    visitor: Visitor,
+    path: Option<String>,
+    name: String,
+    rows: Vec<RelationRow>,
+    errors: Errors,
+    asked: &Form,
+) -> Result<Response, Failure> {
+    let names = all(app, &visitor.account()?.id).await?;
+    let title = if path.is_some() { name.clone() } else { "New content type".to_owned() };
+    Ok(frame::html(&TypePage {
+        frame: Frame::new(visitor, "content-types", title).after(asked),
+        path,
+        name,
+        rows,
+        names: names.into_iter().map(|resource| resource.name).collect(),
+        errors,
+    }))
+}
+
+fn path(account: &str, name: &str) -> String {
+    format!("/accounts/{account}/content-types/{}", encode(name))
+}
+
+fn relations(resource: &Resource) -> Vec<(String, String)> {
+    let relation = |(field, relation): (&String, &Relation)| {
+        let targets = match relation {
+            Relation::Any(_) => "any type".to_owned(),
+            Relation::Some(names) => names.join(", "),
+        };
+        (field.clone(), targets)
+    };
+    resource.relations.iter().map(relation).collect()
+}

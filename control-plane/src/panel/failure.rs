@@ -1,0 +1,117 @@
+//! Failures as pages.
+
+use askama::Template;
+use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
+
+use super::frame;
+use crate::error::ApiError;
+use crate::store::StoreError;
+
+/// Why a page is not shown, or something on it not done.
+#[derive(Debug)]
+pub(crate) struct Failure(pub(crate) ApiError);
+
+impl<E: Into<ApiError>> From<E> for Failure {
+    fn from(error: E) -> Self {
+        Self(error.into())
+    }
+}
+
+#[derive(Template)]
+#[template(path = "panel/failure.html")]
+struct FailurePage {
+    status: u16,
+    title: &'static str,
+    message: String,
+    advice: &'static str,
+}
+
+impl IntoResponse for Failure {
+    fn into_response(self) -> Response {
+        let status = self.0.status();
+        let (title, advice) = match status {
+            StatusCode::FORBIDDEN => {
+                ("Not allowed", "Ask an owner of the account, or an operator.")
+            }
+            StatusCode::NOT_FOUND => {
+                ("Not found", "It may have been removed, or it belongs to an account of others.")
+            }
+            StatusCode::CONFLICT => ("That is not possible now", "Nothing was changed."),
+            StatusCode::BAD_REQUEST => ("That cannot be taken", "Nothing was changed."),
+            StatusCode::TOO_MANY_REQUESTS => {
+                ("Too many attempts", "Wait a little, then try again.")
+            }
+            StatusCode::PAYLOAD_TOO_LARGE => ("Too large", "Nothing was changed."),
+            _ if status.is_server_error() => {
+                ("Something went wrong", "Nothing was changed. The service's log says why.")
+            }
+            _ => ("That did not work", "Go back, and try again."),
+        };
+        let page = FailurePage { status: status.as_u16(), title, message: self.0.told(), advice };
+        (status, frame::html(&page)).into_response()
+    }
+}
+
+/// Returns what is wrong with the fields of a form, or the failure where the form is not to blame.
+///
+/// # Errors
+///
+/// The failure.
+pub(crate) fn form_errors(error: ApiError) -> Result<Errors, Failure> {
+    match error {
+        ApiError::Fields(errors) => {
+            Ok(Errors(errors.into_iter().map(|error| (error.field, error.message)).collect()))
+        }
+        ApiError::Store(StoreError::Field { field, message }) => {
+            Ok(Errors(vec![(field.to_owned(), message)]))
+        }
+        ApiError::Store(StoreError::Conflict(message)) => {
+            Ok(Errors(vec![(String::new(), message)]))
+        }
+        other => Err(Failure(other)),
+    }
+}
+
+/// What is wrong with the fields of a form; what concerns no field has an empty name.
+#[derive(Debug, Default)]
+pub(crate) struct Errors(pub(crate) Vec<(String, String)>);
+
+impl Errors {
+    /// Reports whether nothing is wrong.
+    pub(crate) fn is_empty(&self) -> bool {
+        self.0.is_empty()
+    }
+
+    /// Notes what is wrong with a field.
+    pub(crate) fn add(&mut self, field: &str, message: &str) {
+        self.0.push((field.to_owned(), message.to_owned()));
+    }
+
+    /// Returns what is wrong with a field, and with what is inside it.
+    pub(crate) fn of(&self, field: &str) -> Vec<&str> {
+        let is_of = |name: &str| {
+            name.strip_prefix(field)
+                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+        };
+        let of_field = self.0.iter().filter(|(name, _)| !name.is_empty() && is_of(name));
+        of_field.map(|(_, message)| message.as_str()).collect()
+    }
+
+    /// Returns what is wrong and concerns none of the fields that the form shows.
+    pub(crate) fn besides(&self, fields: &[&str]) -> Vec<String> {
+        let is_shown = |name: &str| {
+            fields.iter().any(|field| {
+                name.strip_prefix(field)
+                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
+            })
+        };
+        let others = self.0.iter().filter(|(name, _)| !is_shown(name));
+        others
+            .map(|(name, message)| match name.as_str() {
+                "" => message.clone(),
+                name => format!("{name}: {message}"),
+            })
+            .collect()
+    }
+}

@@ -1,0 +1,121 @@
+//! What all pages share: the frame around them, and how they are answered.
+
+use askama::Template;
+use axum::extract::Request;
+use axum::http::{HeaderName, HeaderValue, header};
+use axum::middleware::Next;
+use axum::response::{Html, IntoResponse, Response};
+
+use super::form::Form;
+use crate::error::ApiError;
+use crate::session::Visitor;
+
+/// The frame around a page: who is signed in, where one is, what was just done.
+#[derive(Debug)]
+pub(crate) struct Frame {
+    /// Title of the page.
+    pub(crate) title: String,
+    pub(crate) visitor: Visitor,
+    /// Entry of the menu under which the page is.
+    pub(crate) tab: &'static str,
+    /// What was just done.
+    pub(crate) done: Option<&'static str>,
+    /// The change whose way to the proxies is shown.
+    pub(crate) since: Option<u64>,
+}
+
+impl Frame {
+    /// Returns the frame of a page.
+    pub(crate) fn new(visitor: Visitor, tab: &'static str, title: impl Into<String>) -> Self {
+        Self { title: title.into(), visitor, tab, done: None, since: None }
+    }
+
+    /// Says what was just done, as the query tells.
+    pub(crate) fn after(mut self, asked: &Form) -> Self {
+        let done = asked.text("done");
+        self.done = DONE.iter().find(|(name, _)| *name == done).map(|(_, text)| *text);
+        self.since = asked.text("since").parse().ok();
+        self
+    }
+
+    /// Returns the path of the account's pages.
+    pub(crate) fn account_path(&self) -> String {
+        let account = self.visitor.membership.as_ref().map(|(account, _)| account.id.as_str());
+        format!("/accounts/{}", account.unwrap_or_default())
+    }
+
+    /// Returns the account's name.
+    pub(crate) fn account_name(&self) -> &str {
+        self.visitor.membership.as_ref().map_or("", |(account, _)| account.name.as_str())
+    }
+
+    /// Reports whether the page is one of an account.
+    pub(crate) fn is_of_account(&self) -> bool {
+        self.visitor.membership.is_some()
+    }
+
+    /// Returns the field that forms send along.
+    pub(crate) fn csrf(&self) -> &str {
+        &self.visitor.csrf
+    }
+}
+
+/// Returns a page as an answer.
+pub(crate) fn html(page: &impl Template) -> Response {
+    match page.render() {
+        Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be shown");
+            ApiError::Panicked.into_response()
+        }
+    }
+}
+
+/// Adds to answers what keeps pages from being used against who reads them.
+pub(crate) async fn secure(request: Request, next: Next) -> Response {
+    let mut response = next.run(request).await;
+    let headers = response.headers_mut();
+    for (name, value) in SECURITY {
+        headers.insert(name, HeaderValue::from_static(value));
+    }
+    headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
+    response
+}
+
+const SECURITY: [(HeaderName, &str); 5] = [
+    (
+        header::CONTENT_SECURITY_POLICY,
+        "default-src 'none'; style-src 'self'; script-src 'self'; img-src 'self'; connect-src 'self'; \
+         form-action 'self'; frame-ancestors 'none'; base-uri 'none'",
+    ),
+    (header::X_CONTENT_TYPE_OPTIONS, "nosniff"),
+    (header::REFERRER_POLICY, "same-origin"),
+    (header::X_FRAME_OPTIONS, "DENY"),
+    (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
+];
+
+/// What a page says after something was done, by the name that stands in its query.
+const DONE: [(&str, &str); 22] = [
+    ("account-created", "The account is there."),
+    ("account-saved", "The account was saved."),
+    ("invited", "The invitation is ready."),
+    ("joined", "Welcome. You are a member now."),
+    ("key-created", "The key was made."),
+    ("key-regenerated", "The key has a new token."),
+    ("key-resumed", "The key works again."),
+    ("key-revoked", "The key was removed. Its record stays in the audit log."),
+    ("key-saved", "The key was saved."),
+    ("key-suspended", "The key is suspended. Nothing passes with it until you resume it."),
+    ("member-removed", "The member was removed."),
+    ("member-saved", "The role was changed."),
+    ("operator-removed", "The operator was removed."),
+    ("password-saved", "Your password was changed. Other sessions have ended."),
+    ("plan-deleted", "The plan was removed."),
+    ("plan-saved", "The plan was saved. Its limits hold from now on."),
+    ("profile-saved", "Your name was saved."),
+    ("signed-out-everywhere", "All your other sessions have ended."),
+    ("type-deleted", "The content type was removed."),
+    ("type-saved", "The content type was saved."),
+    ("welcome", "Welcome to Latchkey."),
+    ("withdrawn", "The invitation was withdrawn."),
+];

@@ -1,0 +1,232 @@
+//! One key: what it may do, and what can be done with it.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::http::HeaderMap;
+use axum::response::{IntoResponse, Redirect, Response};
+use latchkey_protocol::{PlainToken, Right};
+
+use super::failure::{Errors, Failure, form_errors};
+use super::form::{Asked, Form};
+use super::frame::{self, Frame};
+use super::key_form::KeyForm;
+use super::keys::{Facts, KeyCard, choices, hand_over, path};
+use super::markup::{self, Markup};
+use crate::api::keys::{revise, rotate};
+use crate::api::usage::of_account;
+use crate::app::App;
+use crate::error::ApiError;
+use crate::session::Visitor;
+use crate::store::{Key, StoreError, keys};
+use crate::time::Time;
+
+#[derive(Template)]
+#[template(path = "panel/key.html")]
+struct KeyPage {
+    frame: Frame,
+    card: KeyCard,
+    form: KeyForm,
+    window: String,
+    /// The token, where it was just made or asked for.
+    shown: Option<Shown>,
+    /// Rights that no call took since a moment.
+    unused: Option<(Time, Vec<Right>)>,
+    /// The key that it was made to replace.
+    replaces: Option<Key>,
+    /// Keys that were made to replace it.
+    replacements: Vec<Key>,
+}
+
+/// A token as it is shown.
+#[derive(Debug)]
+struct Shown {
+    token: String,
+    qr: Option<Markup>,
+    /// Whether it can be shown again.
+    is_kept: bool,
+}
+
+/// How long the token before can go on working: seconds and what people read.
+const GRACES: [(u32, &str); 6] = [
+    (0, "ends at once"),
+    (3_600, "works for 1 hour more"),
+    (86_400, "works for 1 day more"),
+    (604_800, "works for 7 days more"),
+    (1_209_600, "works for 14 days more"),
+    (2_592_000, "works for 30 days more"),
+];
+
+/// Shows the key.
+pub(super) async fn show(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((_, id)): Path<(String, String)>,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    let token = app.panel.shelf.take(visitor.session, &id);
+    let key = find(&app, &visitor, &id).await?;
+    let choices = choices(&app, visitor.account()?).await?;
+    let form = KeyForm::of(&key, choices);
+    page(&app, visitor, key, form, token, &asked).await
+}
+
+/// Saves what was filled in.
+pub(super) async fn save(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((_, id)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let key = find(&app, &visitor, &id).await?;
+    let mut filled = KeyForm::read(&form, choices(&app, visitor.account()?).await?);
+    if filled.was_reshaped(&form) {
+        return page(&app, visitor, key, filled, None, &Form::default()).await;
+    }
+    let is_user_defined = key.kind == latchkey_protocol::KeyKind::UserDefined;
+    let saved = match filled.request_to_change(&key, is_user_defined) {
+        Some(body) => {
+            let saved = revise(&app, &key.account, &id, visitor.origin(), body).await;
+            saved.map_err(form_errors)
+        }
+        None => Err(Ok(Errors::default())),
+    };
+    match saved {
+        Ok(key) => Ok(done(&app, &key, "key-saved")),
+        Err(errors) => {
+            let filled = filled.with_errors(errors?);
+            page(&app, visitor, key, filled, None, &Form::default()).await
+        }
+    }
+}
+
+/// Gives the key another token.
+pub(super) async fn regenerate(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((_, id)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let grace = form.text("grace_seconds").parse().map_err(|_| {
+        let found = form.text("grace_seconds");
+        ApiError::field("grace_seconds", format!("expected a number of seconds, found `{found}`"))
+    })?;
+    let account = visitor.account()?.id.clone();
+    let (key, token) = rotate(&app, &account, &id, visitor.origin(), grace).await?;
+    Ok(hand_over(&app, &visitor, &key, token, "key-regenerated"))
+}
+
+/// Suspends the key.
+pub(super) async fn suspend(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, id)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let origin = visitor.origin();
+    let changed = app.store.change(origin, move |c| keys::set_suspended(c, &account, &id, true));
+    Ok(done(&app, &changed.await?, "key-suspended"))
+}
+
+/// Ends the key's suspension.
+pub(super) async fn resume(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, id)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let origin = visitor.origin();
+    let changed = app.store.change(origin, move |c| keys::set_suspended(c, &account, &id, false));
+    Ok(done(&app, &changed.await?, "key-resumed"))
+}
+
+/// Removes the key for good.
+pub(super) async fn revoke(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, id)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let key = find(&app, &visitor, &id).await?;
+    let origin = visitor.origin();
+    app.store.change(origin, move |change| keys::revoke(change, &account, &id)).await?;
+    Ok(done(&app, &key, "key-revoked"))
+}
+
+/// Shows the token again, where it is kept; to a script as text, so that it can be copied.
+pub(super) async fn reveal(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, id)): Path<(String, String)>,
+    headers: HeaderMap,
+) -> Result<Response, Failure> {
+    let Some(sealing) = app.sealing.clone() else {
+        return Err(not_kept("this service keeps no tokens").into());
+    };
+    let (of_account, of_key) = (account.clone(), id.clone());
+    let sealed = app
+        .store
+        .change(visitor.origin(), move |change| keys::reveal(change, &of_account, &of_key))
+        .await?;
+    let sealed = sealed.ok_or_else(|| not_kept("this token was made before tokens were kept"))?;
+    let token = sealing
+        .open(&sealed, &account, &id)
+        .ok_or_else(|| not_kept("this token was kept with another sealing key"))?;
+    if headers.get("accept").is_some_and(|accept| accept == "text/plain") {
+        return Ok(token.reveal().to_owned().into_response());
+    }
+    let key = find(&app, &visitor, &id).await?;
+    let form = KeyForm::of(&key, choices(&app, visitor.account()?).await?);
+    page(&app, visitor, key, form, Some(token), &Form::default()).await
+}
+
+fn not_kept(why: &str) -> ApiError {
+    StoreError::Conflict(format!("{why}; regenerate the key to get a new one")).into()
+}
+
+fn done(app: &App, key: &Key, done: &str) -> Response {
+    let revision = *app.store.watch_revision().borrow();
+    Redirect::to(&format!("{}?done={done}&since={revision}", path(key))).into_response()
+}
+
+/// Returns a key of the account that the path names.
+pub(super) async fn find(app: &App, visitor: &Visitor, id: &str) -> Result<Key, ApiError> {
+    let (account, id) = (visitor.account()?.id.clone(), id.to_owned());
+    let now_ms = Time::now().as_ms();
+    Ok(app.store.read(move |db| keys::get(db, &account, &id, now_ms)).await?)
+}
+
+async fn page(
+    app: &App,
+    visitor: Visitor,
+    key: Key,
+    form: KeyForm,
+    token: Option<PlainToken>,
+    asked: &Form,
+) -> Result<Response, Failure> {
+    let account = visitor.account()?.clone();
+    let usage = of_account(app, &account.id).await?;
+    let rights = usage.keys.into_iter().find(|usage| usage.id == key.id);
+    let unused = rights.and_then(|usage| usage.rights).map(|rights| (rights.since, rights.unused));
+    let (id, replaced, now_ms) = (key.id.clone(), key.replaces.clone(), Time::now().as_ms());
+    let (facts, replaces, replacements) = app
+        .store
+        .read(move |db| {
+            let facts = Facts::of(db, &account)?;
+            let replaces = replaced.and_then(|id| keys::get(db, &account.id, &id, now_ms).ok());
+            Ok((facts, replaces, keys::replacements(db, &account.id, &id, now_ms)?))
+        })
+        .await?;
+    let card = facts.card(key);
+    let shown = token.map(|token| Shown {
+        qr: markup::qr(token.reveal()),
+        token: token.reveal().to_owned(),
+        is_kept: card.is_kept,
+    });
+    Ok(frame::html(&KeyPage {
+        frame: Frame::new(visitor, "keys", card.key.name.clone()).after(asked),
+        window: facts.window(),
+        card,
+        form,
+        shown,
+        unused,
+        replaces,
+        replacements,
+    }))
+}

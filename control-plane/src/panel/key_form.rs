@@ -1,0 +1,355 @@
+//! The form in which a key is made or changed.
+
+use latchkey_filter::profile::keys::{KeyRules, ResourceNames};
+use latchkey_protocol::Rule;
+use latchkey_protocol::right::EVERY;
+use rusqlite::Connection;
+
+use super::failure::Errors;
+use super::form::Form;
+use super::limit_rows::{self, LimitRow};
+use super::markup;
+use crate::api::keys::{CreateKey, EditKey};
+use crate::store::{Key, Page, StoreError, resources};
+use crate::time::Time;
+
+/// What stands in the form.
+#[derive(Debug)]
+pub(super) struct KeyForm {
+    pub(super) name: String,
+    pub(super) environment: String,
+    pub(super) note: String,
+    /// As `datetime-local` wants it, in UTC.
+    pub(super) expires_at: String,
+    pub(super) rules: Vec<RuleRow>,
+    /// One on each line.
+    pub(super) networks: String,
+    pub(super) enforce: bool,
+    pub(super) limits: Vec<LimitRow>,
+    pub(super) choices: Choices,
+    pub(super) errors: Errors,
+}
+
+/// A rule as a row of the form.
+#[derive(Clone, Debug)]
+pub(super) struct RuleRow {
+    /// Number in the names of its fields.
+    pub(super) number: usize,
+    pub(super) resource: String,
+    pub(super) actions: Vec<ActionBox>,
+    pub(super) errors: Vec<String>,
+}
+
+/// An action as a box to tick.
+#[derive(Clone, Debug)]
+pub(super) struct ActionBox {
+    pub(super) action: String,
+    pub(super) label: String,
+    pub(super) is_ticked: bool,
+}
+
+/// What there is to choose from.
+#[derive(Clone, Debug, Default)]
+pub(super) struct Choices {
+    /// Names of content types; if empty, a name is typed in.
+    pub(super) resources: Vec<String>,
+    actions: Vec<String>,
+}
+
+impl Choices {
+    /// Returns what keys of an account can have rules on.
+    pub(super) fn of(db: &Connection, account: &str, rules: &KeyRules) -> Result<Self, StoreError> {
+        let resources = match &rules.resources {
+            ResourceNames::Listed(names) => names.clone(),
+            ResourceNames::Named { .. } => {
+                let everything = Page { after: None, limit: usize::MAX };
+                let all = resources::list(db, account, &everything)?;
+                all.into_iter().map(|resource| resource.name).collect()
+            }
+        };
+        Ok(Self { resources, actions: rules.actions.clone() })
+    }
+
+    /// Returns the row of a rule; a resource that is no choice becomes one.
+    fn row(&mut self, number: usize, rule: &Rule) -> RuleRow {
+        let is_choice = rule.resource.is_empty()
+            || rule.resource == EVERY
+            || self.resources.contains(&rule.resource);
+        if !is_choice && !self.resources.is_empty() {
+            self.resources.push(rule.resource.clone());
+        }
+        let is_every = rule.actions.iter().any(|action| action == EVERY);
+        let tick = |action: &String| ActionBox {
+            action: action.clone(),
+            label: markup::action_name(action),
+            is_ticked: is_every || rule.actions.contains(action),
+        };
+        RuleRow {
+            number,
+            resource: rule.resource.clone(),
+            actions: self.actions.iter().map(tick).collect(),
+            errors: Vec::new(),
+        }
+    }
+}
+
+impl KeyForm {
+    /// Returns the form of a key that is to be made.
+    pub(super) fn blank(mut choices: Choices) -> Self {
+        let nothing = Rule { resource: String::new(), actions: Vec::new() };
+        Self {
+            name: String::new(),
+            environment: String::new(),
+            note: String::new(),
+            expires_at: String::new(),
+            rules: vec![choices.row(0, &nothing)],
+            networks: String::new(),
+            enforce: true,
+            limits: Vec::new(),
+            choices,
+            errors: Errors::default(),
+        }
+    }
+
+    /// Returns the form of a key that there is.
+    pub(super) fn of(key: &Key, mut choices: Choices) -> Self {
+        let rules = key.rules.iter().enumerate().map(|(number, rule)| choices.row(number, rule));
+        Self {
+            name: key.name.clone(),
+            environment: key.environment.clone().unwrap_or_default(),
+            note: key.note.clone().unwrap_or_default(),
+            expires_at: key.expires_at.map(shown).unwrap_or_default(),
+            rules: rules.collect(),
+            networks: key.allowed_networks.join("\n"),
+            enforce: key.enforce,
+            limits: key
+                .limits
+                .iter()
+                .enumerate()
+                .map(|(number, limit)| LimitRow::of(number, limit))
+                .collect(),
+            choices,
+            errors: Errors::default(),
+        }
+    }
+
+    /// Returns what was filled in.
+    pub(super) fn read(form: &Form, mut choices: Choices) -> Self {
+        let rows = form.rows("rule").into_iter().map(|number| {
+            let actions = form.all(&format!("rule-{number}-action")).map(str::to_owned).collect();
+            let resource = form.text(&format!("rule-{number}-resource")).to_owned();
+            choices.row(number, &Rule { resource, actions })
+        });
+        Self {
+            name: form.text("name").to_owned(),
+            environment: form.text("environment").to_owned(),
+            note: form.lines("note").unwrap_or_default(),
+            expires_at: form.text("expires_at").to_owned(),
+            rules: rows.collect(),
+            networks: form.lines("networks").unwrap_or_default(),
+            enforce: !form.has("shadow"),
+            limits: limit_rows::read(form),
+            choices,
+            errors: Errors::default(),
+        }
+    }
+
+    /// Does what a button within the form asks for without saving: a row more or less. Reports whether
+    /// one did.
+    pub(super) fn was_reshaped(&mut self, form: &Form) -> bool {
+        if form.has("add-rule") {
+            let number = limit_rows::next_number(self.rules.iter().map(|row| row.number));
+            let nothing = Rule { resource: String::new(), actions: Vec::new() };
+            let row = self.choices.row(number, &nothing);
+            self.rules.push(row);
+            return true;
+        }
+        if let Ok(number) = form.text("remove-rule").parse::<usize>() {
+            self.rules.retain(|row| row.number != number);
+            return true;
+        }
+        if form.has("add-limit") {
+            let number = limit_rows::next_number(self.limits.iter().map(|row| row.number));
+            self.limits.push(LimitRow::blank(number));
+            return true;
+        }
+        if let Ok(number) = form.text("remove-limit").parse::<usize>() {
+            self.limits.retain(|row| row.number != number);
+            return true;
+        }
+        false
+    }
+
+    /// Returns the key to make. Rows that nothing was filled into are left out.
+    pub(super) fn request_to_make(&mut self, replaces: Option<String>) -> Option<CreateKey> {
+        let limits = limit_rows::limits(&self.limits, &mut self.errors);
+        let expires_at = self.expiry(None);
+        if !self.errors.is_empty() {
+            return None;
+        }
+        Some(CreateKey {
+            name: self.name.clone(),
+            rules: Some(self.rules()),
+            enforce: self.enforce,
+            expires_at,
+            environment: filled(&self.environment),
+            allowed_networks: Some(self.networks()),
+            limits: Some(limits),
+            note: filled(&self.note),
+            replaces,
+        })
+    }
+
+    /// Returns what to change of a key; what an Application key has fixed is left out.
+    pub(super) fn request_to_change(
+        &mut self,
+        key: &Key,
+        is_user_defined: bool,
+    ) -> Option<EditKey> {
+        let limits = limit_rows::limits(&self.limits, &mut self.errors);
+        let expires_at = self.expiry(key.expires_at);
+        if !self.errors.is_empty() {
+            return None;
+        }
+        Some(EditKey {
+            name: Some(self.name.clone()),
+            rules: is_user_defined.then(|| self.rules()),
+            enforce: is_user_defined.then_some(self.enforce),
+            // One that has passed can stay as it is, and only so.
+            expires_at: (expires_at != key.expires_at).then_some(expires_at),
+            environment: Some(filled(&self.environment)),
+            allowed_networks: Some(Some(self.networks())),
+            limits: Some(Some(limits)),
+            note: Some(filled(&self.note)),
+        })
+    }
+
+    /// Puts beside each field what is wrong with it.
+    pub(super) fn with_errors(mut self, errors: Errors) -> Self {
+        self.errors.0.extend(errors.0);
+        for (index, row) in self.rules.iter_mut().filter(|row| !row.is_blank()).enumerate() {
+            let of_row = self.errors.of(&format!("rules[{index}]"));
+            row.errors = of_row.into_iter().map(str::to_owned).collect();
+        }
+        limit_rows::put_errors(&mut self.limits, &self.errors);
+        self
+    }
+
+    /// Returns what is wrong and stands beside no field.
+    pub(super) fn other_errors(&self) -> Vec<String> {
+        let shown =
+            ["name", "environment", "note", "expires_at", "allowed_networks", "rules", "limits"];
+        self.errors.besides(&shown)
+    }
+
+    fn rules(&self) -> Vec<Rule> {
+        let filled = self.rules.iter().filter(|row| !row.is_blank());
+        let rule = |row: &RuleRow| Rule {
+            resource: row.resource.clone(),
+            actions: row
+                .actions
+                .iter()
+                .filter(|action| action.is_ticked)
+                .map(|action| action.action.clone())
+                .collect(),
+        };
+        filled.map(rule).collect()
+    }
+
+    fn networks(&self) -> Vec<String> {
+        let lines = self.networks.split(['\n', ',']).map(str::trim);
+        lines.filter(|line| !line.is_empty()).map(str::to_owned).collect()
+    }
+
+    /// Returns the time that was filled in; the one before if it is shown the same.
+    fn expiry(&mut self, before: Option<Time>) -> Option<Time> {
+        if self.expires_at.is_empty() {
+            return None;
+        }
+        if before.is_some_and(|before| shown(before) == self.expires_at) {
+            return before;
+        }
+        // Browsers leave out seconds that are zero.
+        let seconds = if self.expires_at.len() == "2026-01-01T00:00".len() { ":00Z" } else { "Z" };
+        let time = serde_json::from_value(format!("{}{seconds}", self.expires_at).into());
+        if time.is_err() {
+            let found = &self.expires_at;
+            let message = format!("expected a day and a time (UTC), found `{found}`");
+            self.errors.add("expires_at", &message);
+        }
+        time.ok()
+    }
+}
+
+impl RuleRow {
+    /// Reports whether nothing was filled in.
+    fn is_blank(&self) -> bool {
+        self.resource.is_empty() && self.actions.iter().all(|action| !action.is_ticked)
+    }
+}
+
+/// Returns a time as `datetime-local` shows it, in UTC.
+fn shown(at: Time) -> String {
+    at.rfc3339().chars().take("2026-01-01T00:00".len()).collect()
+}
+
+fn filled(text: &str) -> Option<String> {
+    Some(text.to_owned()).filter(|text| !text.is_empty())
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn choices() -> Choices {
+        let actions = ["read", "create"].map(str::to_owned).to_vec();
+        Choices { resources: vec!["posts".to_owned()], actions }
+    }
+
+    #[test]
+    fn form_becomes_the_key_that_was_filled_in() {
+        let form = Form::parse(
+            b"name=Web&environment=&rule-0-resource=posts&rule-0-action=read&rule-3-resource=\
+              &rule-5-resource=tags&rule-5-action=create&networks=192.0.2.0/24%0D%0A%0D%0A10.0.0.1\
+              &expires_at=2030-01-02T03:04&limit-1-name=calls&limit-1-amount=1,000&limit-1-buckets=30\
+              &limit-1-unit=86400",
+        );
+        let mut filled = KeyForm::read(&form, choices());
+        assert_eq!(filled.choices.resources, ["posts", "tags"], "what is no choice becomes one");
+        let key = filled.request_to_make(None).unwrap();
+        assert_eq!(key.name, "Web");
+        assert_eq!(key.environment, None);
+        let rules: Vec<String> = key.rules.unwrap().iter().map(markup::rule).collect();
+        assert_eq!(rules, ["posts: READ", "tags: CREATE"]);
+        assert_eq!(key.allowed_networks.unwrap(), ["192.0.2.0/24", "10.0.0.1"]);
+        assert_eq!(key.expires_at.unwrap().rfc3339(), "2030-01-02T03:04:00Z");
+        assert_eq!(key.limits.unwrap()[0].amount, 1000);
+    }
+
+    #[test]
+    fn what_cannot_be_read_is_said_beside_its_field() {
+        let form = Form::parse(
+            b"name=Web&expires_at=soon&limit-0-name=calls&limit-0-amount=many&limit-0-buckets=1\
+              &limit-0-unit=1",
+        );
+        let mut filled = KeyForm::read(&form, choices());
+        assert!(filled.request_to_make(None).is_none());
+        let filled = filled.with_errors(Errors::default());
+        assert_eq!(filled.errors.of("expires_at").len(), 1);
+        assert_eq!(filled.limits[0].errors, ["expected a whole number, found `many`"]);
+        assert!(filled.other_errors().is_empty());
+    }
+
+    #[test]
+    fn rows_come_and_go_without_scripts() {
+        let form = Form::parse(b"rule-4-resource=posts&add-rule=1");
+        let mut filled = KeyForm::read(&form, choices());
+        assert!(filled.was_reshaped(&form));
+        assert_eq!(filled.rules.iter().map(|row| row.number).collect::<Vec<_>>(), [4, 5]);
+        let form = Form::parse(b"rule-4-resource=posts&rule-5-resource=&remove-rule=4");
+        let mut filled = KeyForm::read(&form, choices());
+        assert!(filled.was_reshaped(&form));
+        assert_eq!(filled.rules.iter().map(|row| row.number).collect::<Vec<_>>(), [5]);
+        assert!(!filled.was_reshaped(&Form::parse(b"name=x")));
+    }
+}

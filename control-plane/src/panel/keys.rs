@@ -1,0 +1,258 @@
+//! The API keys of an account.
+
+use std::collections::{HashMap, HashSet};
+use std::sync::{Mutex, PoisonError};
+use std::time::{Duration, Instant};
+
+use askama::Template;
+use axum::extract::State;
+use axum::response::{IntoResponse, Redirect, Response};
+use latchkey_protocol::{KeyHash, KeyKind, PlainToken};
+use rusqlite::Connection;
+
+use super::failure::{Failure, form_errors};
+use super::form::{Asked, Form, encode};
+use super::frame::{self, Frame};
+use super::key_form::{Choices, KeyForm};
+use super::markup;
+use crate::api::keys::issue;
+use crate::api::usage::{KeyCounts, key_counts};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::session::Visitor;
+use crate::store::keys::{self, KeyFilter};
+use crate::store::{Account, Key, KeyState, Page, Plan, StoreError, plans};
+use crate::time::Time;
+
+/// A key, as the panel shows it.
+#[derive(Debug)]
+pub(super) struct KeyCard {
+    pub(super) key: Key,
+    /// Calls in the account's longest window.
+    pub(super) used: u64,
+    /// How long its token has been in use, in days.
+    pub(super) age_days: u64,
+    /// Whether its token can be shown again.
+    pub(super) is_kept: bool,
+}
+
+impl KeyCard {
+    /// Reports whether people choose what it may do, and may remove it.
+    pub(super) fn is_user_defined(&self) -> bool {
+        self.key.kind == KeyKind::UserDefined
+    }
+
+    /// Reports whether its token has been in use for longer than is good.
+    pub(super) fn is_old(&self) -> bool {
+        self.age_days >= OLD_DAYS && self.key.state != KeyState::Revoked
+    }
+
+    pub(super) fn is_revoked(&self) -> bool {
+        self.key.state == KeyState::Revoked
+    }
+
+    pub(super) fn is_suspended(&self) -> bool {
+        self.key.state == KeyState::Suspended
+    }
+
+    /// Returns the path of the key's page.
+    pub(super) fn path(&self) -> String {
+        path(&self.key)
+    }
+}
+
+/// Returns the path of a key's page.
+pub(super) fn path(key: &Key) -> String {
+    format!("/accounts/{}/keys/{}", key.account, key.id)
+}
+
+/// What is known of an account's keys beside their records.
+#[derive(Debug)]
+pub(super) struct Facts {
+    pub(super) counts: KeyCounts,
+    kept: HashSet<String>,
+    pub(super) plan: Plan,
+    now_ms: i64,
+}
+
+impl Facts {
+    /// Returns the facts of an account.
+    pub(super) fn of(db: &Connection, account: &Account) -> Result<Self, StoreError> {
+        let now_ms = Time::now().as_ms();
+        let plan = plans::get(db, &account.plan)?;
+        let counts = key_counts(db, &account.id, &plan, now_ms.unsigned_abs())?;
+        Ok(Self { counts, kept: keys::sealed(db, &account.id)?, plan, now_ms })
+    }
+
+    /// Returns a key as the panel shows it.
+    pub(super) fn card(&self, key: Key) -> KeyCard {
+        let made_at_ms = key.token_created_at.unwrap_or(key.created_at).as_ms();
+        KeyCard {
+            used: self.counts.by_key.get(&key.id).map_or(0, |counts| counts.values().sum()),
+            age_days: (self.now_ms - made_at_ms).max(0).unsigned_abs() / DAY_MS,
+            is_kept: self.kept.contains(&key.id),
+            key,
+        }
+    }
+
+    /// Returns the window in which calls are shown, such as `30 days`.
+    pub(super) fn window(&self) -> String {
+        markup::duration(self.counts.window_seconds)
+    }
+}
+
+#[derive(Template)]
+#[template(path = "panel/keys.html")]
+struct KeysPage {
+    frame: Frame,
+    application: Vec<KeyCard>,
+    user_defined: Vec<KeyCard>,
+    count: u32,
+    plan: Plan,
+    window: String,
+    filter: KeyFilter,
+    /// Query of the next page.
+    next: Option<String>,
+}
+
+/// Lists the keys.
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    let account = visitor.account()?.clone();
+    let filter =
+        KeyFilter { text: asked.text("search").to_owned(), with_revoked: asked.has("revoked") };
+    let page = Page { after: asked.filled("after"), limit: KEYS_PER_PAGE };
+    let (wanted, is_first) = (filter.clone(), page.after.is_none());
+    let (facts, application, mut user_defined, count) = app
+        .store
+        .read(move |db| {
+            let now_ms = Time::now().as_ms();
+            let user_defined = keys::user_defined(db, &account.id, &wanted, &page, now_ms)?;
+            let application = keys::application(db, &account.id, now_ms)?;
+            let count = keys::count(db, &account.id)?;
+            Ok((Facts::of(db, &account)?, application, user_defined, count))
+        })
+        .await?;
+    let has_more = user_defined.len() > KEYS_PER_PAGE;
+    user_defined.truncate(KEYS_PER_PAGE);
+    let last = user_defined.last().filter(|_| has_more);
+    let next = last.map(|key| {
+        let revoked = if filter.with_revoked { "&revoked=1" } else { "" };
+        format!("after={}&search={}{revoked}", key.id, encode(&filter.text))
+    });
+    let cards = |keys: Vec<Key>| keys.into_iter().map(|key| facts.card(key)).collect::<Vec<_>>();
+    let is_plain = is_first && filter.text.is_empty();
+    Ok(frame::html(&KeysPage {
+        frame: Frame::new(visitor, "keys", "API keys").after(&asked),
+        application: if is_plain { cards(application) } else { Vec::new() },
+        user_defined: cards(user_defined),
+        count,
+        window: facts.window(),
+        plan: facts.plan,
+        filter,
+        next,
+    }))
+}
+
+#[derive(Template)]
+#[template(path = "panel/key_new.html")]
+struct NewKeyPage {
+    frame: Frame,
+    form: KeyForm,
+    count: u32,
+    plan: Plan,
+}
+
+/// Shows the form of a new key.
+pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
+    let choices = choices(&app, visitor.account()?).await?;
+    form_page(&app, visitor, KeyForm::blank(choices)).await
+}
+
+/// Makes a key.
+pub(super) async fn create(
+    State(app): State<App>,
+    visitor: Visitor,
+    form: Form,
+) -> Result<Response, Failure> {
+    let account = visitor.account()?.id.clone();
+    let mut filled = KeyForm::read(&form, choices(&app, visitor.account()?).await?);
+    if filled.was_reshaped(&form) {
+        return form_page(&app, visitor, filled).await;
+    }
+    let made = match filled.request_to_make(None) {
+        Some(body) => issue(&app, &account, visitor.origin(), body).await.map_err(form_errors),
+        None => Err(Ok(super::failure::Errors::default())),
+    };
+    match made {
+        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, token, "key-created")),
+        Err(errors) => form_page(&app, visitor, filled.with_errors(errors?)).await,
+    }
+}
+
+async fn form_page(app: &App, visitor: Visitor, form: KeyForm) -> Result<Response, Failure> {
+    let account = visitor.account()?.clone();
+    let (count, plan) = app
+        .store
+        .read(move |db| Ok((keys::count(db, &account.id)?, plans::get(db, &account.plan)?)))
+        .await?;
+    Ok(frame::html(&NewKeyPage {
+        frame: Frame::new(visitor, "keys", "New key"),
+        form,
+        count,
+        plan,
+    }))
+}
+
+/// Returns what keys of an account can have rules on.
+pub(super) async fn choices(app: &App, account: &Account) -> Result<Choices, ApiError> {
+    let rules = app.profile(&account.profile)?.keys.clone();
+    let account = account.id.clone();
+    Ok(app.store.read(move |db| Choices::of(db, &account, &rules)).await?)
+}
+
+/// Lays a token aside for the one who made it, and goes on to the page that shows it once.
+pub(super) fn hand_over(
+    app: &App,
+    visitor: &Visitor,
+    key: &Key,
+    token: PlainToken,
+    done: &str,
+) -> Response {
+    app.panel.shelf.put(visitor.session, &key.id, token);
+    let revision = *app.store.watch_revision().borrow();
+    Redirect::to(&format!("{}?done={done}&since={revision}", path(key))).into_response()
+}
+
+/// Tokens that were just made and are about to be shown: in memory, for minutes, to one session.
+#[derive(Debug, Default)]
+pub(crate) struct Shelf(Mutex<HashMap<(KeyHash, String), (PlainToken, Instant)>>);
+
+impl Shelf {
+    fn put(&self, session: KeyHash, key: &str, token: PlainToken) {
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        shelf.retain(|_, (_, since)| since.elapsed() < SHELF_TIME);
+        shelf.insert((session, key.to_owned()), (token, Instant::now()));
+    }
+
+    /// Takes a token away to show it.
+    pub(super) fn take(&self, session: KeyHash, key: &str) -> Option<PlainToken> {
+        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
+        let (token, since) = shelf.remove(&(session, key.to_owned()))?;
+        (since.elapsed() < SHELF_TIME).then_some(token)
+    }
+}
+
+/// A screen or two.
+const KEYS_PER_PAGE: usize = 50;
+
+/// Days after which a token should be replaced: what clients of both reference APIs are told.
+const OLD_DAYS: u64 = 90;
+
+const DAY_MS: u64 = 86_400_000;
+
+/// A browser asks for the next page at once.
+const SHELF_TIME: Duration = Duration::from_secs(120);

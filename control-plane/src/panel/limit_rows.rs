@@ -1,0 +1,133 @@
+//! Limits as rows of a form.
+
+use latchkey_protocol::{Identity, Limit};
+
+use super::failure::Errors;
+use super::form::Form;
+
+/// A limit as a row of a form.
+#[derive(Clone, Debug)]
+pub(super) struct LimitRow {
+    /// Number in the names of its fields.
+    pub(super) number: usize,
+    pub(super) name: String,
+    pub(super) amount: String,
+    pub(super) buckets: String,
+    /// Length of a bucket, in seconds.
+    pub(super) bucket_seconds: String,
+    /// Name of the identity whose calls count; all if empty.
+    pub(super) identity: String,
+    pub(super) errors: Vec<String>,
+}
+
+/// What a bucket can be chosen to last: seconds and name.
+pub(super) const UNITS: [(&str, &str); 4] =
+    [("1", "seconds"), ("60", "minutes"), ("3600", "hours"), ("86400", "days")];
+
+/// Whose calls can be chosen to count: name and what people read.
+pub(super) const IDENTITIES: [(&str, &str); 4] = [
+    ("", "all calls of the account"),
+    ("key", "calls with API keys"),
+    ("oauth", "calls with OAuth tokens"),
+    ("anonymous", "calls without a token, by address"),
+];
+
+impl LimitRow {
+    /// Returns the row that nothing is filled into.
+    pub(super) fn blank(number: usize) -> Self {
+        Self {
+            number,
+            name: String::new(),
+            amount: String::new(),
+            buckets: "30".to_owned(),
+            bucket_seconds: "86400".to_owned(),
+            identity: String::new(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Returns the row of a limit.
+    pub(super) fn of(number: usize, limit: &Limit) -> Self {
+        Self {
+            number,
+            name: limit.name.clone(),
+            amount: limit.amount.to_string(),
+            buckets: limit.buckets.to_string(),
+            bucket_seconds: limit.bucket_seconds.to_string(),
+            identity: limit.identity.map_or("", identity_name).to_owned(),
+            errors: Vec::new(),
+        }
+    }
+
+    /// Reports whether the bucket's length is none that has a name.
+    pub(super) fn has_other_unit(&self) -> bool {
+        UNITS.iter().all(|(seconds, _)| *seconds != self.bucket_seconds)
+    }
+
+    fn is_blank(&self) -> bool {
+        self.name.is_empty() && self.amount.is_empty()
+    }
+
+    fn limit(&self, index: usize, errors: &mut Errors) -> Limit {
+        let mut number = |field: &str, text: &str| {
+            text.replace([',', ' ', '_'], "").parse().unwrap_or_else(|_| {
+                let message = format!("expected a whole number, found `{text}`");
+                errors.add(&format!("limits[{index}].{field}"), &message);
+                1
+            })
+        };
+        let amount = number("amount", &self.amount);
+        let mut small =
+            |field: &str, text: &str| u32::try_from(number(field, text)).unwrap_or(u32::MAX);
+        Limit {
+            name: self.name.clone(),
+            amount,
+            bucket_seconds: small("bucket_seconds", &self.bucket_seconds),
+            buckets: small("buckets", &self.buckets),
+            identity: serde_json::from_value(self.identity.as_str().into()).ok(),
+        }
+    }
+}
+
+const fn identity_name(identity: Identity) -> &'static str {
+    match identity {
+        Identity::Anonymous => "anonymous",
+        Identity::Key => "key",
+        Identity::Oauth => "oauth",
+    }
+}
+
+/// Reads the rows of a form, those that nothing was filled into left out.
+pub(super) fn read(form: &Form) -> Vec<LimitRow> {
+    let rows = form.rows("limit").into_iter().map(|number| {
+        let text = |field: &str| form.text(&format!("limit-{number}-{field}")).to_owned();
+        LimitRow {
+            number,
+            name: text("name"),
+            amount: text("amount"),
+            buckets: text("buckets"),
+            bucket_seconds: text("unit"),
+            identity: text("identity"),
+            errors: Vec::new(),
+        }
+    });
+    rows.filter(|row| !row.is_blank()).collect()
+}
+
+/// Returns the limits of rows; notes what is no number.
+pub(super) fn limits(rows: &[LimitRow], errors: &mut Errors) -> Vec<Limit> {
+    rows.iter().enumerate().map(|(index, row)| row.limit(index, errors)).collect()
+}
+
+/// Puts beside each row what is wrong with it.
+pub(super) fn put_errors(rows: &mut [LimitRow], errors: &Errors) {
+    for (index, row) in rows.iter_mut().enumerate() {
+        let of_row = errors.of(&format!("limits[{index}]"));
+        row.errors = of_row.into_iter().map(str::to_owned).collect();
+    }
+}
+
+/// Returns the number of a row that comes after all others.
+pub(super) fn next_number(numbers: impl Iterator<Item = usize>) -> usize {
+    numbers.max().map_or(0, |number| number.saturating_add(1))
+}

@@ -1,0 +1,161 @@
+//! Members of an account.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::failure::{Errors, Failure, form_errors};
+use super::form::{Asked, Form};
+use super::frame::{self, Frame};
+use super::{markup, sign_in};
+use crate::api::links::{self as invitations, NewLink};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::session::Visitor;
+use crate::store::Role;
+use crate::store::links::{self, Link, Purpose};
+use crate::store::people::{self, Member};
+use crate::time::Time;
+
+#[derive(Template)]
+#[template(path = "panel/members.html")]
+struct MembersPage {
+    frame: Frame,
+    members: Vec<Member>,
+    invitations: Vec<Link>,
+    email: String,
+    errors: Errors,
+    /// The link that was just made.
+    link: Option<String>,
+}
+
+/// Lists members and invitations.
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    page(&app, visitor, String::new(), Errors::default(), None, &asked).await
+}
+
+/// Makes an invitation and shows its link once.
+pub(super) async fn invite(
+    State(app): State<App>,
+    visitor: Visitor,
+    form: Form,
+) -> Result<Response, Failure> {
+    let role = role(&visitor, &form)?;
+    let email = sign_in::normalized(form.text("email"));
+    let purpose =
+        Purpose::Member { account: visitor.account()?.id.clone(), role, email: email.clone() };
+    match invitations::make(&app, visitor.origin(), purpose).await {
+        Ok(NewLink { url, .. }) => {
+            page(&app, visitor, String::new(), Errors::default(), Some(url), &Form::default()).await
+        }
+        Err(error) => page(&app, visitor, email, form_errors(error)?, None, &Form::default()).await,
+    }
+}
+
+/// Gives a member another role.
+pub(super) async fn set_role(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, person)): Path<(String, String)>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let role = role(&visitor, &form)?;
+    check_owner(&app, &visitor, &person).await?;
+    let to = format!("/accounts/{account}/members?done=member-saved");
+    app.store
+        .change(visitor.origin(), move |change| people::set_role(change, &account, &person, role))
+        .await?;
+    Ok(Redirect::to(&to).into_response())
+}
+
+/// Ends someone's part in the account.
+pub(super) async fn remove(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, person)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    check_owner(&app, &visitor, &person).await?;
+    let to = format!("/accounts/{account}/members?done=member-removed");
+    app.store
+        .change(visitor.origin(), move |change| people::remove_member(change, &account, &person))
+        .await?;
+    Ok(Redirect::to(&to).into_response())
+}
+
+/// Withdraws an invitation.
+pub(super) async fn withdraw(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, link)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let to = format!("/accounts/{account}/members?done=withdrawn");
+    app.store
+        .change(visitor.origin(), move |change| links::withdraw(change, Some(&account), &link))
+        .await?;
+    Ok(Redirect::to(&to).into_response())
+}
+
+/// Returns the role that a form names. Only owners make owners.
+fn role(visitor: &Visitor, form: &Form) -> Result<Role, ApiError> {
+    let name = form.text("role");
+    let role = Role::named(name).ok_or_else(|| {
+        ApiError::field(
+            "role",
+            format!("expected owner, admin, developer or viewer, found `{name}`"),
+        )
+    })?;
+    if role == Role::Owner && !visitor.may(Role::Owner) {
+        return Err(ApiError::Forbidden("only owners make owners".to_owned()));
+    }
+    Ok(role)
+}
+
+/// Only owners change what owners are, the members of the account's path being meant.
+async fn check_owner(app: &App, visitor: &Visitor, person: &str) -> Result<(), ApiError> {
+    let (account, person) = (visitor.account()?.id.clone(), person.to_owned());
+    let held = app.store.read(move |db| people::role(db, &account, &person)).await?;
+    match held {
+        None => Err(ApiError::NoSuchPath),
+        Some(Role::Owner) if !visitor.may(Role::Owner) => {
+            Err(ApiError::Forbidden("only owners change what other owners may do".to_owned()))
+        }
+        Some(_) => Ok(()),
+    }
+}
+
+async fn page(
+    app: &App,
+    visitor: Visitor,
+    email: String,
+    errors: Errors,
+    link: Option<String>,
+    asked: &Form,
+) -> Result<Response, Failure> {
+    let account = visitor.account()?.id.clone();
+    let now_ms = Time::now().as_ms();
+    let (members, invitations) = app
+        .store
+        .read(move |db| {
+            Ok((people::members(db, &account)?, links::open(db, Some(&account), now_ms)?))
+        })
+        .await?;
+    let frame = Frame::new(visitor, "members", "Members").after(asked);
+    Ok(frame::html(&MembersPage { frame, members, invitations, email, errors, link }))
+}
+
+impl Link {
+    /// Returns the address of the one who is invited, and as what.
+    pub(super) fn invited(&self) -> (&str, &str) {
+        match &self.purpose {
+            Purpose::Member { email, role, .. } => (email, role.as_str()),
+            Purpose::Operator { email } => {
+                (email.as_deref().unwrap_or("whoever has it"), "operator")
+            }
+            Purpose::Password { person } => (person, "new password"),
+        }
+    }
+}

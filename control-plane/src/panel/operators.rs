@@ -1,0 +1,118 @@
+//! Operators, and people who lost their password.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::failure::{Errors, Failure, form_errors};
+use super::form::{Asked, Form};
+use super::frame::{self, Frame};
+use super::{markup, sign_in};
+use crate::api::links::{self as invitations, NewLink};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::session::Visitor;
+use crate::store::links::{self, Link, Purpose};
+use crate::store::people::{self, Person};
+use crate::time::Time;
+
+#[derive(Template)]
+#[template(path = "panel/operators.html")]
+struct OperatorsPage {
+    frame: Frame,
+    operators: Vec<Person>,
+    invitations: Vec<Link>,
+    email: String,
+    errors: Errors,
+    /// The link that was just made, and for whom.
+    link: Option<(String, String)>,
+}
+
+/// Lists operators and invitations.
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    page(&app, visitor, String::new(), Errors::default(), None, &asked).await
+}
+
+/// Makes an invitation and shows its link once.
+pub(super) async fn invite(
+    State(app): State<App>,
+    visitor: Visitor,
+    form: Form,
+) -> Result<Response, Failure> {
+    let email = sign_in::normalized(form.text("email"));
+    let purpose = Purpose::Operator { email: Some(email.clone()) };
+    show_link(&app, visitor, email, purpose).await
+}
+
+/// Makes a link with which a person chooses a new password.
+pub(super) async fn password_link(
+    State(app): State<App>,
+    visitor: Visitor,
+    form: Form,
+) -> Result<Response, Failure> {
+    let email = sign_in::normalized(form.text("person_email"));
+    match invitations::purpose_password(&app, &email, "person_email").await {
+        Ok(purpose) => show_link(&app, visitor, email, purpose).await,
+        Err(error) => page(&app, visitor, email, form_errors(error)?, None, &Form::default()).await,
+    }
+}
+
+/// Takes the rights of an operator from someone.
+pub(super) async fn remove(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(person): Path<String>,
+) -> Result<Response, Failure> {
+    let removed = app
+        .store
+        .change(visitor.origin(), move |change| people::set_operator(change, &person, false));
+    removed.await?;
+    Ok(Redirect::to("/operators?done=operator-removed").into_response())
+}
+
+/// Withdraws an invitation.
+pub(super) async fn withdraw(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(link): Path<String>,
+) -> Result<Response, Failure> {
+    app.store.change(visitor.origin(), move |change| links::withdraw(change, None, &link)).await?;
+    Ok(Redirect::to("/operators?done=withdrawn").into_response())
+}
+
+async fn show_link(
+    app: &App,
+    visitor: Visitor,
+    email: String,
+    purpose: Purpose,
+) -> Result<Response, Failure> {
+    let made: Result<NewLink, ApiError> = invitations::make(app, visitor.origin(), purpose).await;
+    match made {
+        Ok(NewLink { url, .. }) => {
+            let link = Some((email, url));
+            page(app, visitor, String::new(), Errors::default(), link, &Form::default()).await
+        }
+        Err(error) => page(app, visitor, email, form_errors(error)?, None, &Form::default()).await,
+    }
+}
+
+async fn page(
+    app: &App,
+    visitor: Visitor,
+    email: String,
+    errors: Errors,
+    link: Option<(String, String)>,
+    asked: &Form,
+) -> Result<Response, Failure> {
+    let now_ms = Time::now().as_ms();
+    let (mut people, invitations) =
+        app.store.read(move |db| Ok((people::all(db)?, links::open(db, None, now_ms)?))).await?;
+    people.retain(|person| person.is_operator);
+    let frame = Frame::new(visitor, "operators", "Operators").after(asked);
+    let operators = people;
+    Ok(frame::html(&OperatorsPage { frame, operators, invitations, email, errors, link }))
+}

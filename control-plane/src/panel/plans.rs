@@ -1,0 +1,172 @@
+//! Plans, for operators.
+
+use askama::Template;
+use axum::extract::{Path, State};
+use axum::response::{IntoResponse, Redirect, Response};
+
+use super::failure::{Errors, Failure, form_errors};
+use super::form::{Asked, Form, encode};
+use super::frame::{self, Frame};
+use super::limit_rows::{self, LimitRow};
+use super::markup;
+use crate::api::plans::{define, withdraw};
+use crate::app::App;
+use crate::error::ApiError;
+use crate::session::Visitor;
+use crate::store::{Page, Plan, plans};
+
+#[derive(Template)]
+#[template(path = "panel/plans.html")]
+struct PlansPage {
+    frame: Frame,
+    plans: Vec<Plan>,
+}
+
+/// Lists plans.
+pub(super) async fn list(
+    State(app): State<App>,
+    visitor: Visitor,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    let everything = Page { after: None, limit: usize::MAX };
+    let plans = app.store.read(move |db| plans::list(db, &everything)).await?;
+    let frame = Frame::new(visitor, "plans", "Plans").after(&asked);
+    Ok(frame::html(&PlansPage { frame, plans }))
+}
+
+#[derive(Template)]
+#[template(path = "panel/plan.html")]
+struct PlanPage {
+    frame: Frame,
+    /// Absent for one that is to be made.
+    path: Option<String>,
+    id: String,
+    name: String,
+    max_user_keys: String,
+    limits: Vec<LimitRow>,
+    errors: Errors,
+}
+
+/// Shows the form of a new plan.
+pub(super) async fn new(visitor: Visitor) -> Result<Response, Failure> {
+    Ok(frame::html(&PlanPage {
+        frame: Frame::new(visitor, "plans", "New plan"),
+        path: None,
+        id: String::new(),
+        name: String::new(),
+        max_user_keys: "10".to_owned(),
+        limits: vec![LimitRow::blank(0)],
+        errors: Errors::default(),
+    }))
+}
+
+/// Makes a plan.
+pub(super) async fn create(
+    State(app): State<App>,
+    visitor: Visitor,
+    form: Form,
+) -> Result<Response, Failure> {
+    let id = form.text("id").to_owned();
+    let wanted = id.clone();
+    let is_taken = app.store.read(move |db| Ok(plans::get(db, &wanted).is_ok())).await?;
+    put(&app, visitor, None, id, is_taken, &form).await
+}
+
+/// Shows a plan.
+pub(super) async fn show(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    let plan = app.store.read(move |db| plans::get(db, &id)).await?;
+    let limits = plan.limits.iter().enumerate().map(|(number, limit)| LimitRow::of(number, limit));
+    Ok(frame::html(&PlanPage {
+        frame: Frame::new(visitor, "plans", plan.name.clone()).after(&asked),
+        path: Some(path(&plan.id)),
+        limits: limits.collect(),
+        max_user_keys: plan.max_user_keys.to_string(),
+        id: plan.id,
+        name: plan.name,
+        errors: Errors::default(),
+    }))
+}
+
+/// Saves a plan.
+pub(super) async fn save(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+    form: Form,
+) -> Result<Response, Failure> {
+    let wanted = id.clone();
+    app.store.read(move |db| plans::get(db, &wanted)).await?;
+    let path = Some(path(&id));
+    put(&app, visitor, path, id, false, &form).await
+}
+
+/// Removes a plan that no account has.
+pub(super) async fn delete(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    withdraw(&app, &id, visitor.origin()).await?;
+    Ok(Redirect::to("/plans?done=plan-deleted").into_response())
+}
+
+async fn put(
+    app: &App,
+    visitor: Visitor,
+    path: Option<String>,
+    id: String,
+    is_taken: bool,
+    form: &Form,
+) -> Result<Response, Failure> {
+    let mut page = PlanPage {
+        frame: Frame::new(visitor, "plans", "Plan"),
+        path,
+        name: form.text("name").to_owned(),
+        max_user_keys: form.text("max_user_keys").to_owned(),
+        limits: limit_rows::read(form),
+        errors: Errors::default(),
+        id,
+    };
+    if form.has("add-limit") {
+        let number = limit_rows::next_number(page.limits.iter().map(|row| row.number));
+        page.limits.push(LimitRow::blank(number));
+        return Ok(frame::html(&page));
+    }
+    if let Ok(number) = form.text("remove-limit").parse::<usize>() {
+        page.limits.retain(|row| row.number != number);
+        return Ok(frame::html(&page));
+    }
+    let mut errors = Errors::default();
+    let limits = limit_rows::limits(&page.limits, &mut errors);
+    let max_user_keys = page.max_user_keys.parse().unwrap_or_else(|_| {
+        let found = &page.max_user_keys;
+        errors.add("max_user_keys", &format!("expected a whole number, found `{found}`"));
+        0
+    });
+    if is_taken {
+        errors.add("plan", &format!("there is a plan `{}` already", page.id));
+    }
+    if errors.is_empty() {
+        let plan = Plan { id: page.id.clone(), name: page.name.clone(), limits, max_user_keys };
+        let defined: Result<_, ApiError> = define(app, page.frame.visitor.origin(), plan).await;
+        match defined {
+            Ok((_, plan)) => {
+                let to = format!("{}?done=plan-saved", self::path(&plan.id));
+                return Ok(Redirect::to(&to).into_response());
+            }
+            Err(error) => errors = form_errors(error)?,
+        }
+    }
+    limit_rows::put_errors(&mut page.limits, &errors);
+    page.errors = errors;
+    Ok(frame::html(&page))
+}
+
+fn path(id: &str) -> String {
+    format!("/plans/{}", encode(id))
+}

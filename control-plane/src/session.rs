@@ -1,0 +1,246 @@
+//! Who is signed in, and whether a page is open to that person.
+//!
+//! The cookie holds 256 random bits; the store knows their SHA-256. What a page needs stands beside it
+//! in the table of routes (`panel.rs`), and is checked here before the page's own code runs.
+
+use std::net::SocketAddr;
+
+use axum::body::to_bytes;
+use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State};
+use axum::http::request::Parts;
+use axum::http::{HeaderMap, Method, header};
+use axum::middleware::Next;
+use axum::response::{IntoResponse, Redirect, Response};
+use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
+use latchkey_protocol::KeyHash;
+use subtle::ConstantTimeEq;
+
+use crate::app::App;
+use crate::error::ApiError;
+use crate::panel::failure::Failure;
+use crate::panel::form::{Form, encode};
+use crate::store::{Account, Origin, Person, Role, StoreError, accounts, people, sessions};
+use crate::time::Time;
+
+/// What a page of the panel takes.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) enum Needs {
+    /// Nothing: anyone may see it.
+    Nothing,
+    /// A person who is signed in.
+    SignedIn,
+    /// At least this role in the account that the path names; operators have all.
+    Member(Role),
+    /// An operator.
+    Operator,
+}
+
+/// The person who is signed in.
+#[derive(Clone, Debug)]
+pub(crate) struct Visitor {
+    pub(crate) person: Person,
+    /// Hash of the session's cookie.
+    pub(crate) session: KeyHash,
+    /// What forms have to send along: no other site knows it.
+    pub(crate) csrf: String,
+    /// Address of the other side.
+    pub(crate) address: String,
+    /// The account that the path names, and what the person may do in it.
+    pub(crate) membership: Option<(Account, Role)>,
+}
+
+impl Visitor {
+    /// Returns who makes a change, for the audit log.
+    pub(crate) fn origin(&self) -> Origin {
+        Origin { actor: self.person.email.clone(), address: self.address.clone() }
+    }
+
+    /// Returns the account that the path names.
+    ///
+    /// # Errors
+    ///
+    /// That there is nothing, where the path names none.
+    pub(crate) fn account(&self) -> Result<&Account, ApiError> {
+        self.membership.as_ref().map(|(account, _)| account).ok_or(ApiError::NoSuchPath)
+    }
+
+    /// Reports whether the person may do in the account what takes a role.
+    pub(crate) fn may(&self, role: Role) -> bool {
+        self.membership.as_ref().is_some_and(|(_, held)| *held >= role)
+    }
+
+    /// Reports whether the person may manage keys.
+    pub(crate) fn is_admin(&self) -> bool {
+        self.may(Role::Admin)
+    }
+
+    /// Reports whether the person may test requests and read the audit log.
+    pub(crate) fn is_developer(&self) -> bool {
+        self.may(Role::Developer)
+    }
+}
+
+/// Lets a request pass to a page only if the page is open to who makes it.
+pub(crate) async fn guard(
+    State((app, needs)): State<(App, Needs)>,
+    path: RawPathParams,
+    request: Request,
+    next: Next,
+) -> Response {
+    let account = path.iter().find(|(name, _)| *name == "account").map(|(_, id)| id.to_owned());
+    match admit(&app, needs, account, request).await {
+        Ok(request) => next.run(request).await,
+        Err(answer) => answer,
+    }
+}
+
+async fn admit(
+    app: &App,
+    needs: Needs,
+    account: Option<String>,
+    request: Request,
+) -> Result<Request, Response> {
+    let (mut parts, body) = request.into_parts();
+    let refuse = |error: ApiError| Failure::from(error).into_response();
+
+    let visitor = find_visitor(app, &parts).await.map_err(|error| refuse(error.into()))?;
+    if parts.method == Method::POST {
+        let body = to_bytes(body, MAX_FORM_BYTES).await.map_err(|_| refuse(ApiError::TooLarge))?;
+        let form = Form::parse(&body);
+        // Before anything else, so that another site learns nothing from the answer.
+        if let Some(visitor) = &visitor {
+            let sent = form.text("csrf").as_bytes();
+            if !bool::from(sent.ct_eq(visitor.csrf.as_bytes())) {
+                return Err(refuse(ApiError::Forged));
+            }
+        }
+        parts.extensions.insert(form);
+    }
+    if needs == Needs::Nothing {
+        return Ok(Request::from_parts(parts, axum::body::Body::empty()));
+    }
+    let Some(mut visitor) = visitor else {
+        let next = if parts.method == Method::GET { parts.uri.path() } else { "/" };
+        return Err(Redirect::to(&format!("/sign-in?next={}", encode(next))).into_response());
+    };
+    if let Some(account) = account {
+        let person = visitor.person.clone();
+        let membership = app.store.read(move |db| membership(db, &person, &account)).await;
+        visitor.membership = Some(membership.map_err(|error| refuse(error.into()))?);
+    }
+    let is_open = match needs {
+        Needs::Nothing | Needs::SignedIn => true,
+        Needs::Member(role) => visitor.may(role),
+        Needs::Operator => visitor.person.is_operator,
+    };
+    if !is_open {
+        return Err(refuse(ApiError::Forbidden(match needs {
+            Needs::Member(role) => {
+                format!("this takes the role {} in the account", role.as_str())
+            }
+            Needs::Nothing | Needs::SignedIn | Needs::Operator => {
+                "this is for operators".to_owned()
+            }
+        })));
+    }
+    parts.extensions.insert(visitor);
+    Ok(Request::from_parts(parts, axum::body::Body::empty()))
+}
+
+/// Returns an account and the person's role in it. For who has none, the account does not exist.
+fn membership(
+    db: &rusqlite::Connection,
+    person: &Person,
+    id: &str,
+) -> Result<(Account, Role), StoreError> {
+    let account = accounts::get(db, id)?;
+    if person.is_operator {
+        return Ok((account, Role::Owner));
+    }
+    match people::role(db, id, &person.id)? {
+        Some(role) => Ok((account, role)),
+        None => Err(StoreError::NotFound { what: "account", id: id.to_owned() }),
+    }
+}
+
+/// Returns who is signed in, if anyone is.
+pub(crate) async fn find_visitor(app: &App, parts: &Parts) -> Result<Option<Visitor>, StoreError> {
+    let jar = CookieJar::from_headers(&parts.headers);
+    let name = cookie_name(app.panel.is_secure(&parts.headers));
+    let Some(secret) = jar.get(name).map(|cookie| cookie.value().to_owned()) else {
+        return Ok(None);
+    };
+    let (hash, now_ms) = (KeyHash::of(secret.as_bytes()), Time::now().as_ms());
+    let found = app.store.read(move |db| sessions::find(db, &hash, now_ms)).await?;
+    let Some((person, seen_at_ms)) = found else {
+        return Ok(None);
+    };
+    if now_ms - seen_at_ms > SEEN_EVERY_MS {
+        app.store.write(move |db| sessions::note_seen(db, &hash, now_ms)).await?;
+    }
+    Ok(Some(Visitor {
+        person,
+        session: hash,
+        csrf: csrf_of(&secret),
+        address: address(parts),
+        membership: None,
+    }))
+}
+
+/// Returns the address of the other side.
+pub(crate) fn address(parts: &Parts) -> String {
+    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
+    peer.map_or(String::new(), |ConnectInfo(address)| address.ip().to_string())
+}
+
+/// Returns the cookie of a session, which ends with the browser at the latest.
+pub(crate) fn cookie(secret: String, is_secure: bool) -> Cookie<'static> {
+    let mut cookie = Cookie::new(cookie_name(is_secure), secret);
+    cookie.set_path("/");
+    cookie.set_http_only(true);
+    cookie.set_secure(is_secure);
+    cookie.set_same_site(SameSite::Lax);
+    cookie
+}
+
+/// Returns what takes the cookie of a session away.
+pub(crate) fn expired_cookie(headers: &HeaderMap, app: &App) -> Cookie<'static> {
+    let mut cookie = cookie(String::new(), app.panel.is_secure(headers));
+    cookie.make_removal();
+    cookie
+}
+
+/// The prefix makes browsers insist on TLS, this host and all paths (RFC 6265bis, section 4.1.3.2).
+const fn cookie_name(is_secure: bool) -> &'static str {
+    if is_secure { "__Host-latchkey_session" } else { "latchkey_session" }
+}
+
+/// Returns what forms of a session send along, from which the session's secret cannot be told.
+pub(crate) fn csrf_of(secret: &str) -> String {
+    let hash = KeyHash::of(format!("csrf {secret}").as_bytes());
+    hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+}
+
+/// The guard has found it already.
+impl<S: Send + Sync> FromRequestParts<S> for Visitor {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failure> {
+        parts.extensions.get().cloned().ok_or_else(|| ApiError::Panicked.into())
+    }
+}
+
+/// Returns what a browser calls itself, to recognize a session by.
+pub(crate) fn agent(headers: &HeaderMap) -> String {
+    let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
+    agent.unwrap_or_default().chars().take(MAX_AGENT_CHARS).collect()
+}
+
+/// A long form has some hundred rules of some hundred bytes.
+const MAX_FORM_BYTES: usize = 1 << 20;
+
+/// How exactly it is known when a session was last seen: every look would be a write.
+const SEEN_EVERY_MS: i64 = 5 * 60_000;
+
+/// Browsers' names are shorter.
+const MAX_AGENT_CHARS: usize = 300;
