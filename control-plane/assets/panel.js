@@ -125,6 +125,9 @@ for (const form of document.querySelectorAll("form[data-guard]")) {
   addEventListener("beforeunload", (event) => { if (isChanged) event.preventDefault(); });
 }
 
+// On narrow screens the menu is a row that may be longer than the screen.
+document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
 // A target within closed details is of no use.
 const openTarget = () => {
   const target = location.hash && document.getElementById(location.hash.slice(1));

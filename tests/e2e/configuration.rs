@@ -142,7 +142,7 @@ async fn third_profile_needs_no_new_code() {
         &folder.path().join("data"),
         folder.path(),
         None,
-        &["--profiles", profiles.to_str().unwrap()],
+        &[("LATCHKEY_PROFILES", profiles.to_str().unwrap())],
     )
     .await
     .unwrap();

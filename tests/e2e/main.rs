@@ -11,6 +11,7 @@ mod limits;
 mod management_api;
 mod metering;
 mod outage;
+mod panel;
 mod propagation;
 mod quota;
 mod reach;

@@ -21,7 +21,7 @@ pub struct ControlPlane {
     /// Credential of operators.
     pub operator_token: String,
     logs: PathBuf,
-    options: Vec<String>,
+    environment: Vec<(String, String)>,
     process: Option<Process>,
 }
 
@@ -35,7 +35,8 @@ pub struct IssuedKey {
 }
 
 impl ControlPlane {
-    /// Starts a control plane on a folder and waits until it is ready.
+    /// Starts a control plane on a folder, with variables in its environment, and waits until it is
+    /// ready.
     ///
     /// # Errors
     ///
@@ -45,14 +46,17 @@ impl ControlPlane {
         data: &Path,
         logs: &Path,
         operator_token: Option<&str>,
-        options: &[&str],
+        environment: &[(&str, &str)],
     ) -> anyhow::Result<Self> {
         let mut control_plane = Self {
             port,
             data: data.to_owned(),
             operator_token: operator_token.unwrap_or_default().to_owned(),
             logs: logs.to_owned(),
-            options: options.iter().map(|&option| option.to_owned()).collect(),
+            environment: environment
+                .iter()
+                .map(|&(name, value)| (name.to_owned(), value.to_owned()))
+                .collect(),
             process: None,
         };
         control_plane.run().await?;
@@ -73,11 +77,11 @@ impl ControlPlane {
         let mut process =
             Process::start("control-plane", project::latchkey()?, &self.logs, |command| {
                 command.args(["serve", "--listen", &listen, "--data"]).arg(&self.data);
-                command.args(&self.options);
                 // It shows the operator token once, which no log may keep.
                 command.stdout(Stdio::null());
                 command.env_remove("LATCHKEY_EDGE_TOKEN").env_remove("LATCHKEY_OPERATOR_TOKEN");
                 command.env_remove("OPERATOR_TOKEN");
+                command.envs(self.environment.iter().cloned());
                 if !self.operator_token.is_empty() {
                     command.env("LATCHKEY_OPERATOR_TOKEN", &self.operator_token);
                 }
@@ -277,6 +281,16 @@ impl ControlPlane {
     ) -> anyhow::Result<IssuedKey> {
         let path = format!("/accounts/{account}/keys/{key}/regenerate");
         issued(&self.call("POST", &path, &json!({"grace_seconds": grace_seconds})).await?)
+    }
+
+    /// Returns a one-time link; its purpose and for whom are as the API has them.
+    ///
+    /// # Errors
+    ///
+    /// If the API refuses.
+    pub async fn link(&self, link: &Value) -> anyhow::Result<String> {
+        let answer = self.call("POST", "/links", link).await?;
+        Ok(answer["url"].as_str().context("no url")?.to_owned())
     }
 
     /// Waits until every connected worker holds the last change, and so many are connected.

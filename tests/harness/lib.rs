@@ -4,6 +4,7 @@
 //! filter. Each is a real process (the upstream a real server) that is talked to over HTTP only. On
 //! failure the folder with their logs is kept and named.
 
+pub mod browser;
 pub mod control_plane;
 pub mod envoy;
 pub mod http;
@@ -15,6 +16,7 @@ pub mod stack;
 pub mod upstream;
 pub mod wait;
 
+pub use browser::Browser;
 pub use control_plane::{ControlPlane, IssuedKey};
 pub use envoy::{Envoy, EnvoyOptions};
 pub use http::Response;

@@ -85,8 +85,22 @@ impl Stack {
         profiles: &[&str],
         change: impl FnOnce(&mut EnvoyOptions),
     ) -> anyhow::Result<Self> {
+        Self::start_in(profiles, change, &[]).await
+    }
+
+    /// Starts everything, with changes to how Envoy is started, and variables in the environment of the
+    /// control plane.
+    ///
+    /// # Errors
+    ///
+    /// If anything does not start.
+    pub async fn start_in(
+        profiles: &[&str],
+        change: impl FnOnce(&mut EnvoyOptions),
+        environment: &[(&str, &str)],
+    ) -> anyhow::Result<Self> {
         let mut folder = Folder::new()?;
-        let assembled = Self::assemble(profiles, change, folder.path()).await;
+        let assembled = Self::assemble(profiles, change, environment, folder.path()).await;
         match assembled {
             Ok((control_plane, upstream, envoy)) => {
                 Ok(Self { control_plane, upstream, envoy, folder })
@@ -101,10 +115,12 @@ impl Stack {
     async fn assemble(
         profiles: &[&str],
         change: impl FnOnce(&mut EnvoyOptions),
+        environment: &[(&str, &str)],
         folder: &Path,
     ) -> anyhow::Result<(ControlPlane, Upstream, Envoy)> {
         let data = folder.join("data");
-        let control_plane = ControlPlane::start(ports::free()?, &data, folder, None, &[]).await?;
+        let control_plane =
+            ControlPlane::start(ports::free()?, &data, folder, None, environment).await?;
         let upstream = Upstream::start(ports::free()?).await?;
         let mut options = EnvoyOptions {
             gateways: Vec::new(),

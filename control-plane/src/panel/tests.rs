@@ -283,7 +283,7 @@ fn in_order() -> Vec<Route> {
     routes.sort_by_key(|route| {
         let endings = ["revoke", "delete", "remove", "withdraw", "sign-out-everywhere", "sign-out"];
         let ends = |ending: &&str| route.path.rsplit('/').next() == Some(*ending);
-        endings.iter().position(|ending| ends(ending)).map_or(0, |position| position + 1)
+        endings.iter().position(ends).map_or(0, |position| position + 1)
     });
     routes
 }
@@ -335,7 +335,9 @@ async fn nothing_is_done_for_another_site() {
             (&csrf(who), &[("sec-fetch-site", "same-site")]),
             (&csrf(who), &[("origin", "https://evil.example")]),
         ];
-        for (csrf, headers) in attempts {
+        // Where nobody need be signed in, where the request comes from has to be enough.
+        let known = if route.needs == Needs::Nothing { 2 } else { 0 };
+        for (csrf, headers) in attempts.into_iter().skip(known) {
             let (status, _, _) = world.send(&Method::POST, &path, who, csrf, headers).await;
             assert_eq!(status, StatusCode::FORBIDDEN, "{path} with {csrf:?} {headers:?}");
         }
