@@ -1,6 +1,13 @@
 //! The demo accounts, and what there is to try with them.
 
+use std::fs::{DirBuilder, File, OpenOptions};
+use std::io::{Read, Write};
+use std::os::unix::fs::{DirBuilderExt, OpenOptionsExt};
+use std::path::Path;
+
 use anyhow::{Context, ensure};
+use base64::Engine;
+use base64::engine::general_purpose::STANDARD;
 use latchkey_tests::{ControlPlane, http};
 use serde_json::{Value, json};
 
@@ -64,7 +71,12 @@ impl Demo {
     }
 
     /// Returns what to look at and what to try.
-    pub(crate) fn guide(&self, settings: &Settings, control_plane: &ControlPlane) -> String {
+    pub(crate) fn guide(
+        &self,
+        settings: &Settings,
+        control_plane: &ControlPlane,
+        link: &str,
+    ) -> String {
         let Settings { gateway_port, fltr_port, control_plane_port, .. } = settings;
         let (upstream, admin) = (settings.upstream_port, settings.admin_port);
         let cms = format!("http://127.0.0.1:{gateway_port}/api/v1/content");
@@ -80,10 +92,14 @@ Latchkey is ready.
 
   gateway, Flotiq profile   http://127.0.0.1:{gateway_port}
   gateway, FLTR profile     http://127.0.0.1:{fltr_port}
-  control plane             http://127.0.0.1:{control_plane_port}   API document: {api}/openapi.json
+  panel                     http://127.0.0.1:{control_plane_port}
+  management API            {api}   its document: {api}/openapi.json
   sample upstream           http://127.0.0.1:{upstream}   echoes what reached it
   Envoy's own pages         http://127.0.0.1:{admin}
   logs and data             {data}
+
+Become an operator of the panel with this link, which works once
+  {link}
 
 Keys of account `{CMS}` (Flotiq), new at each start
   read and write            {cms_read_write}
@@ -116,6 +132,22 @@ Leave out `-o /dev/null` to see the bodies: what reached the upstream, or why no
             data = settings.data.display(),
         )
     }
+}
+
+/// Returns the key with which the demo's tokens are kept for the panel, made at the first start.
+pub(crate) fn sealing_key(data: &Path) -> anyhow::Result<String> {
+    let file = data.join("sealing-key");
+    if let Ok(key) = std::fs::read_to_string(&file) {
+        return Ok(key.trim().to_owned());
+    }
+    DirBuilder::new().recursive(true).mode(0o700).create(data)?;
+    let mut random = [0; 32];
+    File::open("/dev/urandom")?.read_exact(&mut random)?;
+    let key = STANDARD.encode(random);
+    let mut options = OpenOptions::new();
+    let mut file = options.write(true).create(true).truncate(true).mode(0o600).open(file)?;
+    file.write_all(key.as_bytes())?;
+    Ok(key)
 }
 
 async fn account(

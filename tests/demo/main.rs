@@ -13,6 +13,7 @@ use std::process::ExitCode;
 
 use anyhow::{Context, bail};
 use latchkey_tests::{ControlPlane, Envoy, EnvoyOptions, Upstream, wait};
+use serde_json::json;
 use tokio::signal::unix::{SignalKind, signal};
 
 use accounts::Demo;
@@ -138,7 +139,9 @@ impl Running {
         make_fresh(&logs)?;
         let token = settings.operator_token.as_deref();
         let (port, data) = (settings.control_plane_port, &settings.data);
-        let control_plane = ControlPlane::start(port, data, &logs, token, &[]).await?;
+        let sealing_key = accounts::sealing_key(data)?;
+        let environment = [("LATCHKEY_SEALING_KEY", sealing_key.as_str())];
+        let control_plane = ControlPlane::start(port, data, &logs, token, &environment).await?;
         let upstream = Upstream::start(settings.upstream_port).await?;
         let demo = Demo::prepare(&control_plane).await?;
         let options = EnvoyOptions {
@@ -159,7 +162,8 @@ impl Running {
         let workers = 2 * (u64::from(settings.workers) + 1);
         control_plane.wait_until_in_force(workers).await?;
         demo.use_up_trial(settings).await?;
-        say(demo.guide(settings, &control_plane));
+        let link = control_plane.link(&json!({"purpose": "operator"})).await?;
+        say(demo.guide(settings, &control_plane, &link));
         Ok(Self { control_plane, envoy, _upstream: upstream })
     }
 

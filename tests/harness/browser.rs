@@ -1,4 +1,4 @@
-//! A real browser, as people use it: without a window, driven through WebDriver.
+//! A real browser, as people use it: without a window, driven through `WebDriver`.
 
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
@@ -60,9 +60,6 @@ impl Browser {
         capabilities.add_arg("--disable-dev-shm-usage")?;
         let files = folder.join("browser");
         capabilities.add_arg(&format!("--user-data-dir={}", files.display()))?;
-        // What the browser asks is for the test to answer; unasked, the driver would.
-        let prompts = json!({"default": "ignore", "beforeUnload": "ignore"});
-        capabilities.set("unhandledPromptBehavior", prompts)?;
         let driver = WebDriver::new(&url, capabilities).await?;
         Ok(Self { driver, axe: axe.into(), files, _process: process })
     }
@@ -205,25 +202,15 @@ impl Browser {
         Ok(self.driver.execute(script, arguments).await?.json().clone())
     }
 
-    /// Returns the question that the browser asks, and answers it.
+    /// Reports whether the page makes the browser ask before it is left. The driver itself would
+    /// leave it unasked.
     ///
     /// # Errors
     ///
-    /// If it asks none.
-    pub async fn answer(&self, accept: bool) -> anyhow::Result<()> {
-        let alert = async || self.driver.get_alert_text().await.ok();
-        wait::until("a question of the browser", wait::LONG, alert).await?;
-        if accept {
-            self.driver.accept_alert().await?;
-        } else {
-            self.driver.dismiss_alert().await?;
-        }
-        Ok(())
-    }
-
-    /// Reports whether the browser asks something.
-    pub async fn asks(&self) -> bool {
-        self.driver.get_alert_text().await.is_ok()
+    /// If the browser does not answer.
+    pub async fn would_ask(&self) -> anyhow::Result<bool> {
+        let script = "return !dispatchEvent(new Event('beforeunload', {cancelable: true}))";
+        Ok(self.run(script, Vec::new()).await? == true)
     }
 
     /// Shows pages in a width, and in a colour scheme, `light` or `dark`.
@@ -330,7 +317,7 @@ impl Drop for Browser {
     }
 }
 
-/// Returns a text as XPath has it.
+/// Returns a text as `XPath` has it.
 fn quoted(text: &str) -> String {
     if text.contains('\'') { format!("\"{text}\"") } else { format!("'{text}'") }
 }

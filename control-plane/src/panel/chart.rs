@@ -6,7 +6,7 @@ use super::markup;
 #[derive(Debug)]
 pub(super) struct Chart {
     pub(super) bars: Vec<Bar>,
-    /// Height of the line of the limit, and its amount.
+    /// Height of the line of the limit, and what is written on it.
     pub(super) limit: Option<(u64, String)>,
     /// Heights of the lines of the scale, and their amounts.
     pub(super) scale: Vec<(u64, String)>,
@@ -81,9 +81,9 @@ impl Chart {
         highest: u64,
         summary: String,
     ) -> Self {
-        // A limit far above what is used would press all bars flat: then it is told, not drawn.
-        let drawn = limit.filter(|limit| highest == 0 || *limit / LIMIT_IN_SIGHT <= highest);
-        let top = drawn.unwrap_or(0).max(highest).max(1);
+        // A limit far above what is used would press all bars flat: its line is then above the scale.
+        let is_in_sight = |limit: &u64| highest == 0 || *limit / LIMIT_IN_SIGHT <= highest;
+        let top = limit.filter(is_in_sight).unwrap_or(0).max(highest).max(1);
         let height = |count: u64| {
             let height = u128::from(count) * u128::from(PLOT_HEIGHT) * 10 / (u128::from(top) * 11);
             u64::try_from(height).unwrap_or(PLOT_HEIGHT)
@@ -109,6 +109,8 @@ impl Chart {
             }
         });
         let named = [0, values.len() / 2, values.len().saturating_sub(1)];
+        let half = Some(top / 2).filter(|_| top.is_multiple_of(2));
+        let scale = std::iter::once(0).chain(half).chain(std::iter::once(top));
         let mut names: Vec<(u64, String)> = named
             .into_iter()
             .filter_map(|index| Some((place(index), values.get(index)?.name.clone())))
@@ -116,15 +118,22 @@ impl Chart {
         names.dedup();
         Self {
             bars: bars.collect(),
-            limit: drawn.map(|limit| (y(limit), markup::number(&limit))),
-            scale: [0, top / 2, top].map(|count| (y(count), markup::number(&count))).to_vec(),
+            limit: limit.map(|limit| {
+                let amount = markup::number(&limit);
+                if is_in_sight(&limit) {
+                    (y(limit), format!("limit {amount}"))
+                } else {
+                    (PLOT_TOP, format!("limit {amount}, far above"))
+                }
+            }),
+            scale: scale.map(|count| (y(count), markup::number(&count))).collect(),
             names,
             summary,
         }
     }
 }
 
-/// How many times what is used a limit may be to be drawn.
+/// How many times what is used a limit may be to be drawn to scale.
 const LIMIT_IN_SIGHT: u64 = 50;
 
 // Where the bars stand, in units of the picture, which is 1000 wide and 300 high.

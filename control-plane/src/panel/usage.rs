@@ -1,5 +1,7 @@
 //! What an account uses: of its limits, and by key.
 
+use std::collections::BTreeMap;
+
 use askama::Template;
 use axum::extract::State;
 use axum::response::Response;
@@ -85,8 +87,7 @@ pub(super) async fn show(State(app): State<App>, visitor: Visitor) -> Result<Res
         })
         .collect();
     keys.sort_by_key(|key| std::cmp::Reverse(key.used));
-    let day_rows: Vec<Value> =
-        usage.days.iter().map(|day| Value { name: day.start.to_day(), count: day.count }).collect();
+    let day_rows = every_day(&usage.days, now_ms);
     Ok(frame::html(&UsagePage {
         frame: Frame::new(visitor, "usage", "Usage"),
         plan: usage.plan,
@@ -171,6 +172,22 @@ fn values(buckets: &[Bucket], bucket_seconds: u32) -> Vec<Value> {
     buckets.iter().map(value).collect()
 }
 
+/// Returns calls per day from the first day with calls on, of 30 days at least; none if there were none.
+fn every_day(days: &[Bucket], now_ms: u64) -> Vec<Value> {
+    let window = Window::new(86_400, DAYS_SHOWN);
+    let today = window.bucket(now_ms);
+    let day_of = |day: &Bucket| window.bucket(day.start.as_ms().unsigned_abs());
+    let Some(first) = days.first().map(day_of) else {
+        return Vec::new();
+    };
+    let counts: BTreeMap<u64, u64> = days.iter().map(|day| (day_of(day), day.count)).collect();
+    let value = |day: u64| Value {
+        name: name(window.starts_at_ms(day), 86_400),
+        count: counts.get(&day).copied().unwrap_or_default(),
+    };
+    (first.min(window.oldest(today))..=today).map(value).collect()
+}
+
 /// Returns the name of a bucket: its day, or the time at which it starts (UTC).
 fn name(start_ms: u64, bucket_seconds: u32) -> String {
     let start = Time::from_ms(i64::try_from(start_ms).unwrap_or(i64::MAX));
@@ -205,6 +222,9 @@ impl LimitView {
         self.percent.min(100)
     }
 }
+
+/// Days that are shown at least.
+const DAYS_SHOWN: u32 = 30;
 
 /// A day of hours.
 const WINDOWS_SHOWN: u32 = 24;
