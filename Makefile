@@ -36,10 +36,20 @@ build: needs-cargo ## Builds the filter's module, the control plane and the test
 .PHONY: test
 test: build ## Runs every test, against the oldest and the newest Envoy
 	@cargo test --quiet --workspace --lib --bins
-	@for envoy in $(if $(ENVOY),"$(ENVOY)",$(ENVOY_VERSIONS)); do \
+	@# The panel is walked with the newest only: what it does with Envoy is the same with each.
+	@for version in $(if $(ENVOY),"$(ENVOY)",$(ENVOY_VERSIONS)); do envoy="$$version"; \
 	  if [ ! -x "$$envoy" ]; then envoy="$$(envoy/fetch.sh "$$envoy")"; fi; \
 	  echo "tests: end to end, with $$("$$envoy" --version | sed -n 's|.*version: [0-9a-f]*/\([0-9.]*\)/.*|Envoy \1|p')"; \
-	  ENVOY="$$envoy" cargo test --workspace --test e2e; \
+	  ENVOY="$$envoy" cargo test --workspace --test e2e -- $(if $(ENVOY),,$$(test "$$version" = "$(lastword $(ENVOY_VERSIONS))" || echo --skip panel::)); \
+	done
+
+.PHONY: screenshots
+screenshots: build ## Takes the panel's pictures for the README anew
+	@envoy="$$(envoy/fetch.sh)"; ENVOY="$$envoy" cargo test --quiet --workspace --test e2e -- panel::pages::pages_can_be_read_by_everyone
+	@mkdir -p control-plane/assets/screenshots
+	@for picture in token-1280-light:token usage-1280-light:usage content-types-1280-light:content-types \
+	  test-result-1280-dark:test keys-360-light:keys-narrow; do \
+	  cp "target/panel/$${picture%%:*}.png" "control-plane/assets/screenshots/$${picture##*:}.png"; \
 	done
 
 # How long each fuzz target runs.
@@ -63,7 +73,7 @@ lint: needs-cargo $(LINT_BIN)/.done ## Checks form, common mistakes, documentati
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	@filter/build.sh clippy
 	@RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
-	@$(LINT_BIN)/shellcheck filter/build.sh envoy/fetch.sh .ci/run .ci/venv
+	@$(LINT_BIN)/shellcheck filter/build.sh envoy/fetch.sh tests/browser.sh .ci/run .ci/venv
 	@$(LINT_BIN)/yamllint --strict --config-file .yamllint envoy
 	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null || { echo "lint: run 'make format'"; exit 1; }
 	@$(LINT_BIN)/typos

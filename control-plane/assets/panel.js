@@ -16,16 +16,16 @@ const say = (text) => {
 
 // The button says it as well, for who does not hear the announcement.
 const confirmOn = (button, text) => {
-  const before = button.textContent;
+  button.dataset.label ??= button.textContent;
   button.textContent = text;
   say(text);
-  setTimeout(() => { button.textContent = before; }, 2000);
+  setTimeout(() => { button.textContent = button.dataset.label; }, 2000);
 };
 
-const copy = async (text, button) => {
+const copy = async (text) => {
   try {
     await navigator.clipboard.writeText(text);
-    confirmOn(button, "Copied");
+    return true;
   } catch {
     // Without TLS browsers have no clipboard for scripts; the old way still works.
     const area = document.createElement("textarea");
@@ -35,38 +35,47 @@ const copy = async (text, button) => {
     area.select();
     const isCopied = document.execCommand("copy");
     area.remove();
-    confirmOn(button, isCopied ? "Copied" : "Not possible: select it and copy by hand");
+    return isCopied;
   }
 };
 
 for (const button of document.querySelectorAll("[data-copy-from]")) {
-  button.addEventListener("click", () => {
-    copy(document.getElementById(button.dataset.copyFrom).textContent.trim(), button);
+  button.addEventListener("click", async () => {
+    const source = document.getElementById(button.dataset.copyFrom);
+    const isCopied = await copy(source.textContent.trim());
+    if (!isCopied) getSelection().selectAllChildren(source);
+    confirmOn(button, isCopied ? "Copied" : "Selected: copy it by hand");
   });
 }
 
+// Where it cannot be copied, the page that shows it can be opened all the same.
 for (const form of document.querySelectorAll("form[data-copy]")) {
   form.addEventListener("submit", async (event) => {
     event.preventDefault();
-    const button = form.querySelector("button");
-    const answer = await fetch(form.action, {
-      method: "POST",
-      headers: { accept: "text/plain" },
-      body: new URLSearchParams(new FormData(form)),
-    });
-    const type = answer.headers.get("content-type") || "";
-    if (answer.ok && type.startsWith("text/plain")) {
-      await copy(await answer.text(), button);
-    } else {
-      form.submit();
+    try {
+      const answer = await fetch(form.action, {
+        method: "POST",
+        headers: { accept: "text/plain" },
+        body: new URLSearchParams(new FormData(form)),
+      });
+      const type = answer.headers.get("content-type") || "";
+      if (answer.ok && type.startsWith("text/plain") && await copy(await answer.text())) {
+        confirmOn(form.querySelector("button"), "Copied");
+        return;
+      }
+    } catch {
+      // The answer to the form says what is wrong.
     }
+    form.submit();
   });
 }
 
 // Server and browser agree on the moment; only the zone differs.
 const inZone = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "short" });
+const inZoneToTheSecond = new Intl.DateTimeFormat(undefined, { dateStyle: "medium", timeStyle: "medium" });
 for (const time of document.querySelectorAll("time[datetime]")) {
-  time.textContent = inZone.format(new Date(time.dateTime));
+  const format = "seconds" in time.dataset ? inZoneToTheSecond : inZone;
+  time.textContent = format.format(new Date(time.dateTime));
 }
 
 // Rows: the server makes the same where there is no script.
@@ -85,17 +94,10 @@ const renumber = (row, prefix, number) => {
 
 for (const rows of document.querySelectorAll("[data-rows]")) {
   const prefix = rows.dataset.rows;
-  let next = 1 + Math.max(-1, ...[...rows.querySelectorAll("[data-remove]")].map((b) => Number(b.value)));
   const add = rows.querySelector(`[name="add-${prefix}"]`);
-  const first = rows.querySelector("[data-row]");
-  if (!add || !first) continue;
-  const blank = first.cloneNode(true);
-  blank.querySelectorAll(".error").forEach((error) => error.remove());
-  for (const input of blank.querySelectorAll("input, select")) {
-    if (input.type === "checkbox") input.removeAttribute("checked");
-    else if (input.tagName === "SELECT") input.querySelectorAll("option[selected]").forEach((o) => o.removeAttribute("selected"));
-    else input.setAttribute("value", "");
-  }
+  const blank = rows.querySelector("template[data-blank]").content.firstElementChild;
+  const numbers = [...rows.querySelectorAll("[data-remove]")].map((button) => Number(button.value));
+  let next = 1 + Math.max(-1, ...numbers);
   add.addEventListener("click", (event) => {
     event.preventDefault();
     const row = blank.cloneNode(true);
@@ -108,17 +110,17 @@ for (const rows of document.querySelectorAll("[data-rows]")) {
     const button = event.target.closest("[data-remove]");
     if (!button) return;
     event.preventDefault();
-    const { form } = button;
     button.closest("[data-row]").remove();
     add.focus();
-    form.dispatchEvent(new Event("change"));
+    add.form.dispatchEvent(new Event("change"));
   });
 }
 
 // Unsaved changes: the browser asks.
 for (const form of document.querySelectorAll("form[data-guard]")) {
-  let isChanged = Boolean(form.querySelector(".error, .callout.bad"));
+  let isChanged = form.dataset.guard === "changed";
   const note = () => { isChanged = true; form.classList.add("changed"); };
+  if (isChanged) note();
   form.addEventListener("input", note);
   form.addEventListener("change", note);
   form.addEventListener("submit", () => { isChanged = false; });

@@ -2,6 +2,7 @@
 
 use std::sync::Arc;
 
+use ipnet::IpNet;
 use latchkey_filter::profile::Profile;
 use latchkey_filter::profile::keys::KeyRules;
 use latchkey_protocol::{PlainToken, TokenFormat};
@@ -33,6 +34,8 @@ pub(crate) struct App {
     pub(crate) recalls: Arc<Recalls>,
     pub(crate) operator: Credential,
     pub(crate) edge: Credential,
+    /// Proxies that are believed where requests come from.
+    pub(crate) trusted_proxies: Arc<[IpNet]>,
     /// Where tokens are shown.
     pub(crate) token_access: TokenAccess,
     /// What keeps tokens, so that the panel can show them again.

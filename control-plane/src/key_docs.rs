@@ -3,23 +3,11 @@
 //! Nothing is concluded from the rules here: the filter's own code is asked for each route of the
 //! profile and each content type of the account whether a request of that kind would pass.
 
+pub(crate) mod document;
+
 use latchkey_filter::profile::Profile;
-use latchkey_filter::profile::carriers::Carrier;
 use latchkey_filter::profile::keys::ResourceNames;
 use latchkey_filter::profile::routes::{AccessLevel, NeedResource, Route};
-use serde_json::json;
-use utoipa::openapi::path::{
-    HttpMethod, Operation as ApiOperation, OperationBuilder, ParameterBuilder, ParameterIn,
-};
-use utoipa::openapi::request_body::RequestBodyBuilder;
-use utoipa::openapi::schema::{ArrayBuilder, ObjectBuilder, Schema, SchemaType, Type};
-use utoipa::openapi::security::{
-    ApiKey, ApiKeyValue, HttpAuthScheme, HttpBuilder, SecurityRequirement, SecurityScheme,
-};
-use utoipa::openapi::{
-    Components, ContentBuilder, InfoBuilder, OpenApi, OpenApiBuilder, Paths, Required,
-    ResponseBuilder,
-};
 
 use crate::explain::Simulator;
 
@@ -201,141 +189,100 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
     path.split('/').filter_map(|segment| segment.strip_prefix('{')?.strip_suffix('}'))
 }
 
-/// Returns the `OpenAPI` 3.1 document of what a key may call.
-pub(crate) fn document(profile: &Profile, key_name: &str, operations: &[Operation]) -> OpenApi {
-    let mut paths = Paths::new();
-    for operation in operations {
-        if let Some(method) = http_method(&operation.method) {
-            paths.add_path_operation(&operation.path, vec![method], described(operation));
-        }
-    }
-    let mut components = Components::new();
-    let mut securities = Vec::new();
-    for carrier in &profile.carriers {
-        let (name, scheme) = security_scheme(carrier);
-        components.add_security_scheme(name, scheme);
-        securities.push(SecurityRequirement::new(name, Vec::<String>::new()));
-    }
-    let info = InfoBuilder::new()
-        .title(format!("{}: what the key “{key_name}” may call", profile.title))
-        .version("1")
-        .description(Some(
-            "Made from the key's rules; operations that the key may not call are left out.",
-        ));
-    OpenApiBuilder::new()
-        .info(info)
-        .paths(paths)
-        .components(Some(components))
-        .security(Some(securities))
-        .build()
-}
+#[cfg(test)]
+mod tests {
+    use latchkey_filter::profile::SHIPPED;
+    use latchkey_protocol::{KeyKind, Resource, RightSet, Rule};
 
-fn described(operation: &Operation) -> ApiOperation {
-    let mut builder = OperationBuilder::new()
-        .operation_id(Some(operation_id(operation)))
-        .summary(Some(format!("{} {}", operation.method, operation.path)))
-        .tag(operation.resource.as_deref().unwrap_or("general"));
-    for name in &operation.segments {
-        builder = builder.parameter(
-            ParameterBuilder::new()
-                .name(name)
-                .parameter_in(ParameterIn::Path)
-                .required(Required::True)
-                .schema(Some(text(&[]))),
-        );
-    }
-    for parameter in &operation.parameters {
-        let schema = match parameter.is_list {
-            true => Schema::Array(
-                ArrayBuilder::new()
-                    .items(utoipa::openapi::RefOr::T(text(&parameter.values)))
-                    .build(),
-            ),
-            false => text(&parameter.values),
+    use super::*;
+    use crate::store::changes::{AccountRow, TokenRow};
+    use crate::token;
+
+    /// Returns what a key with some rules may call, as `METHOD path?parameter=value,…`.
+    fn may_call(profile: usize, kind: KeyKind, rules: &[(&str, &[&str])]) -> Vec<String> {
+        let profile = Profile::parse(SHIPPED[profile].1).unwrap();
+        let resources: Vec<Resource> = [r#"{"name":"authors"}"#, POSTS]
+            .map(|json| serde_json::from_str(json).unwrap())
+            .to_vec();
+        let names: Vec<String> = match &profile.keys.resources {
+            ResourceNames::Listed(names) => names.clone(),
+            ResourceNames::Named { .. } => resources.iter().map(|r| r.name.clone()).collect(),
         };
-        builder = builder.parameter(
-            ParameterBuilder::new()
-                .name(&parameter.name)
-                .parameter_in(ParameterIn::Query)
-                .required(Required::False)
-                .description(Some(parameter.meaning))
-                .schema(Some(schema)),
+        let rules: Vec<Rule> = rules
+            .iter()
+            .map(|(resource, actions)| Rule {
+                resource: (*resource).to_owned(),
+                actions: actions.iter().map(|&action| action.to_owned()).collect(),
+            })
+            .collect();
+        let token = token::generate(&profile.keys.token);
+        let row = TokenRow {
+            hash: token.hash(),
+            key: "key".to_owned(),
+            kind,
+            account: AccountRow {
+                id: "acme".to_owned(),
+                limits: [].into(),
+                resources: Some(resources.into()),
+            },
+            limits: [].into(),
+            rights: RightSet::from(rules),
+            networks: Vec::new(),
+            expires_at_ms: None,
+            is_enforced: true,
+        };
+        let simulator = Simulator::new(&profile, Some((token, Some(row))));
+        let shown = |operation: Operation| {
+            let parameters = operation.parameters.iter();
+            let parameters: String = parameters
+                .map(|parameter| format!("?{}={}", parameter.name, parameter.values.join(",")))
+                .collect();
+            format!("{} {}{parameters}", operation.method, operation.path)
+        };
+        operations(&profile, &simulator, &names, 1).into_iter().map(shown).collect()
+    }
+
+    #[test]
+    fn scoped_key_may_call_what_its_rules_reach() {
+        let calls = may_call(0, KeyKind::UserDefined, &[("posts", &["read", "update"])]);
+        let of_types: Vec<&str> =
+            calls.iter().map(String::as_str).filter(|call| call.contains("/content/")).collect();
+        // Authors would come inline: not with this key.
+        assert!(of_types.contains(&"GET /api/v1/content/posts"), "{calls:#?}");
+        assert!(of_types.contains(&"PATCH /api/v1/content/posts/{id}"), "{calls:#?}");
+        assert!(!of_types.iter().any(|call| call.contains("authors")), "{calls:#?}");
+        assert!(!of_types.iter().any(|call| call.starts_with("DELETE")), "{calls:#?}");
+        assert!(
+            calls.contains(&"GET /api/v1/search?content_type[]=posts".to_owned()),
+            "{calls:#?}"
         );
-    }
-    if operation.is_graphql && operation.method == "GET" {
-        builder = builder.parameter(
-            ParameterBuilder::new()
-                .name("query")
-                .parameter_in(ParameterIn::Query)
-                .required(Required::True)
-                .schema(Some(text(&[]))),
+
+        let both: &[(&str, &[&str])] = &[("posts", &["read"]), ("authors", &["read"])];
+        let calls = may_call(0, KeyKind::UserDefined, both);
+        assert!(
+            calls.contains(&"GET /api/v1/content/posts?hydrate=0,1,2".to_owned()),
+            "{calls:#?}"
         );
-    } else if matches!(operation.method.as_str(), "POST" | "PUT" | "PATCH") {
-        let mut object = ObjectBuilder::new();
-        if operation.is_graphql {
-            object = object
-                .property("query", text(&[]))
-                .property("variables", ObjectBuilder::new())
-                .property("operationName", text(&[]))
-                .required("query");
-        }
-        let content = ContentBuilder::new().schema(Some(Schema::Object(object.build()))).build();
-        let body = RequestBodyBuilder::new().content("application/json", content).build();
-        builder = builder.request_body(Some(body));
+        let search = "GET /api/v1/search?content_type[]=authors,posts?hydrate=0,1,2".to_owned();
+        assert!(calls.contains(&search), "{calls:#?}");
     }
-    for (status, description) in RESPONSES {
-        builder = builder.response(status, ResponseBuilder::new().description(description));
+
+    #[test]
+    fn key_without_rules_may_call_what_any_key_may() {
+        let calls = may_call(0, KeyKind::UserDefined, &[]);
+        assert!(!calls.iter().any(|call| call.contains("/content/")), "{calls:#?}");
+        assert!(calls.contains(&"GET /api/auth-context".to_owned()), "{calls:#?}");
+        assert!(calls.contains(&"GET /image/{rest}".to_owned()), "{calls:#?}");
     }
-    builder.build()
-}
 
-fn text(values: &[String]) -> Schema {
-    let mut object = ObjectBuilder::new().schema_type(SchemaType::new(Type::String));
-    if !values.is_empty() {
-        object = object.enum_values(Some(values.iter().map(|value| json!(value))));
+    #[test]
+    fn scopes_imply_others_here_as_in_the_gateway() {
+        let calls = may_call(1, KeyKind::UserDefined, &[("datasets", &["delete"])]);
+        for call in ["GET /v1/datasets", "PATCH /v1/datasets/{id}", "DELETE /v1/datasets/{id}"] {
+            assert!(calls.iter().any(|other| other == call), "{call}: {calls:#?}");
+        }
+        assert!(!calls.iter().any(|call| call.contains("/webhooks")), "{calls:#?}");
     }
-    Schema::Object(object.build())
-}
 
-fn operation_id(operation: &Operation) -> String {
-    let words = operation.path.split(|c: char| !c.is_ascii_alphanumeric() && c != '_');
-    let words = words.filter(|word| !word.is_empty());
-    let method = operation.method.to_lowercase();
-    std::iter::once(method.as_str()).chain(words).collect::<Vec<_>>().join("_")
+    const POSTS: &str = r#"{"name":"posts","relations":{"author":["authors"]}}"#;
 }
-
-fn http_method(name: &str) -> Option<HttpMethod> {
-    Some(match name {
-        "DELETE" => HttpMethod::Delete,
-        "GET" => HttpMethod::Get,
-        "HEAD" => HttpMethod::Head,
-        "OPTIONS" => HttpMethod::Options,
-        "PATCH" => HttpMethod::Patch,
-        "POST" => HttpMethod::Post,
-        "PUT" => HttpMethod::Put,
-        _ => return None,
-    })
-}
-
-fn security_scheme(carrier: &Carrier) -> (&'static str, SecurityScheme) {
-    match carrier {
-        Carrier::Bearer(_) => {
-            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).build();
-            ("bearer", SecurityScheme::Http(scheme))
-        }
-        Carrier::Header(name) => {
-            ("header", SecurityScheme::ApiKey(ApiKey::Header(ApiKeyValue::new(name))))
-        }
-        Carrier::Query(name) => {
-            ("query", SecurityScheme::ApiKey(ApiKey::Query(ApiKeyValue::new(name))))
-        }
-    }
-}
-
-/// Answers of every operation.
-const RESPONSES: [(&str, &str); 4] = [
-    ("200", "What the API answers."),
-    ("401", "The token is missing, unknown, expired or revoked."),
-    ("403", "The key may not do this."),
-    ("429", "A limit is used up; `Retry-After` tells when a call is possible again."),
-];

@@ -16,6 +16,7 @@ mod api;
 mod app;
 mod ask;
 mod cli;
+mod client_address;
 mod credentials;
 mod edge;
 mod envoy_config;

@@ -40,6 +40,7 @@ use axum::http::HeaderMap;
 use axum::response::IntoResponse;
 use axum::routing::{MethodRouter, get, post};
 use axum::{Router, middleware};
+use tokio::sync::Semaphore;
 use tower_http::csrf::CsrfLayer;
 
 use crate::app::App;
@@ -62,6 +63,8 @@ pub(crate) struct Panel {
     throttle: Throttle,
     /// Tokens that were just made and are about to be shown.
     shelf: Shelf,
+    /// Whose turn it is to work out what a key may call.
+    docs: Semaphore,
 }
 
 impl Panel {
@@ -76,6 +79,7 @@ impl Panel {
             passwords: Passwords::new()?,
             throttle: Throttle::new(),
             shelf: Shelf::default(),
+            docs: Semaphore::new(1),
         })
     }
 
@@ -148,8 +152,8 @@ fn routes() -> Vec<Route> {
         action("/accounts/{account}/keys/{key}/replace", Member(Admin), replacement::create),
         page("/accounts/{account}/usage", Member(Viewer), usage::show),
         page("/accounts/{account}/content-types", Member(Viewer), content_types::list),
-        page("/accounts/{account}/content-types/new", Member(Admin), content_types::new),
-        action("/accounts/{account}/content-types/new", Member(Admin), content_types::create),
+        page("/accounts/{account}/new-content-type", Member(Admin), content_types::new),
+        action("/accounts/{account}/new-content-type", Member(Admin), content_types::create),
         page("/accounts/{account}/content-types/{name}", Member(Viewer), content_types::show),
         action("/accounts/{account}/content-types/{name}", Member(Admin), content_types::save),
         action(
@@ -172,8 +176,8 @@ fn routes() -> Vec<Route> {
         page("/accounts", Operator, accounts::list),
         action("/accounts", Operator, accounts::create),
         page("/plans", Operator, plans::list),
-        page("/plans/new", Operator, plans::new),
-        action("/plans/new", Operator, plans::create),
+        page("/new-plan", Operator, plans::new),
+        action("/new-plan", Operator, plans::create),
         page("/plans/{plan}", Operator, plans::show),
         action("/plans/{plan}", Operator, plans::save),
         action("/plans/{plan}/delete", Operator, plans::delete),

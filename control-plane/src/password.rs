@@ -1,5 +1,7 @@
 //! Passwords of people: Argon2id, a few at a time.
 
+use std::sync::Arc;
+
 use argon2::Argon2;
 use argon2::password_hash::phc::PasswordHash;
 use argon2::password_hash::{PasswordHasher, PasswordVerifier};
@@ -11,7 +13,9 @@ use crate::error::ApiError;
 #[derive(Debug)]
 pub(crate) struct Passwords {
     /// How many are worked on at once: each takes 19 MiB and a core for 40 ms.
-    room: Semaphore,
+    room: Arc<Semaphore>,
+    /// How many may wait for that.
+    queue: Semaphore,
     /// The hash of no password, so that an unknown name takes as long as a wrong password.
     nobody: String,
 }
@@ -23,34 +27,59 @@ impl Passwords {
     ///
     /// If the system has no random bytes.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self { room: Semaphore::new(2), nobody: hash(&crate::token::new_secret())? })
+        Ok(Self {
+            room: Arc::new(Semaphore::new(2)),
+            queue: Semaphore::new(QUEUE),
+            nobody: hash(&crate::token::new_secret())?,
+        })
     }
 
     /// Returns the hash of a password, in PHC form.
     ///
     /// # Errors
     ///
-    /// If hashing fails, which it does not.
+    /// If too many wait already.
     pub(crate) async fn hash(&self, password: String) -> Result<String, ApiError> {
-        let _room = self.room.acquire().await;
-        let hashed = tokio::task::spawn_blocking(move || hash(&password)).await;
-        match hashed {
-            Ok(Ok(hashed)) => Ok(hashed),
-            Ok(Err(_)) | Err(_) => Err(ApiError::Panicked),
+        match self.work(move || hash(&password)).await? {
+            Ok(hashed) => Ok(hashed),
+            Err(_) => Err(ApiError::Panicked),
         }
     }
 
     /// Reports whether a password is the one of a hash. Without a hash it is not, after the same time.
-    pub(crate) async fn matches(&self, password: String, hashed: Option<String>) -> bool {
-        let _room = self.room.acquire().await;
+    ///
+    /// # Errors
+    ///
+    /// If too many wait already.
+    pub(crate) async fn matches(
+        &self,
+        password: String,
+        hashed: Option<String>,
+    ) -> Result<bool, ApiError> {
         let is_someone = hashed.is_some();
         let hashed = hashed.unwrap_or_else(|| self.nobody.clone());
-        let checked = tokio::task::spawn_blocking(move || {
+        let is_right = self.work(move || {
             PasswordHash::new(&hashed).is_ok_and(|hashed| {
                 Argon2::default().verify_password(password.as_bytes(), &hashed).is_ok()
             })
         });
-        checked.await.unwrap_or(false) && is_someone
+        Ok(is_right.await? && is_someone)
+    }
+
+    /// Works when there is room. Who goes away does not make room: the work goes on.
+    async fn work<T: Send + 'static>(
+        &self,
+        work: impl FnOnce() -> T + Send + 'static,
+    ) -> Result<T, ApiError> {
+        let busy = || ApiError::Throttled { retry_after_seconds: 5 };
+        let _waiting = self.queue.try_acquire().map_err(|_| busy())?;
+        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| busy())?;
+        let done = tokio::task::spawn_blocking(move || {
+            let done = work();
+            drop(room);
+            done
+        });
+        done.await.map_err(|_| ApiError::Panicked)
     }
 }
 
@@ -59,6 +88,9 @@ fn hash(password: &str) -> anyhow::Result<String> {
     let hashed = Argon2::default().hash_password(password.as_bytes());
     hashed.map(|hashed| hashed.to_string()).map_err(|error| anyhow::anyhow!("{error}"))
 }
+
+/// Two seconds of work.
+const QUEUE: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -70,7 +102,7 @@ mod tests {
         let hashed = passwords.hash("correct horse".to_owned()).await.unwrap();
         assert!(hashed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hashed}");
         let matches = async |password: &str, hashed: Option<&String>| {
-            passwords.matches(password.to_owned(), hashed.cloned()).await
+            passwords.matches(password.to_owned(), hashed.cloned()).await.unwrap()
         };
         assert!(matches("correct horse", Some(&hashed)).await);
         assert!(!matches("correct hors", Some(&hashed)).await);

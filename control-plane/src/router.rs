@@ -15,6 +15,7 @@ use utoipa_axum::routes;
 
 use crate::api::{accounts, audit, explain, keys, links, plans, proxies, resources, usage};
 use crate::app::App;
+use crate::client_address;
 use crate::credentials::Credential;
 use crate::edge::{leases, updates};
 use crate::error::ApiError;
@@ -41,10 +42,11 @@ pub(crate) fn router(app: App) -> Router {
         .route("/metrics", routing::get(metrics));
     edge.merge(health)
         .merge(panel::router(&app))
-        .with_state(app)
+        .with_state(app.clone())
         .merge(api)
         .fallback(nothing_here)
-        .method_not_allowed_fallback(async || ApiError::MethodNotAllowed)
+        .method_not_allowed_fallback(not_allowed_here)
+        .layer(middleware::from_fn_with_state(app, client_address::note))
         .layer(CatchPanicLayer::custom(|_| ApiError::Panicked.into_response()))
 }
 
@@ -137,13 +139,21 @@ fn require(
     }
 }
 
-/// Answers people with a page, and programs with a problem.
 async fn nothing_here(headers: HeaderMap) -> Response {
+    tell(&headers, ApiError::NoSuchPath)
+}
+
+async fn not_allowed_here(headers: HeaderMap) -> Response {
+    tell(&headers, ApiError::MethodNotAllowed)
+}
+
+/// Answers people with a page, and programs with a problem.
+fn tell(headers: &HeaderMap, error: ApiError) -> Response {
     let accept = headers.get(header::ACCEPT).and_then(|value| value.to_str().ok());
     if accept.is_some_and(|accept| accept.contains("text/html")) {
-        return panel::failure::Failure(ApiError::NoSuchPath).into_response();
+        return panel::failure::Failure(error).into_response();
     }
-    ApiError::NoSuchPath.into_response()
+    error.into_response()
 }
 
 async fn count(State(app): State<App>, request: Request, next: Next) -> Response {

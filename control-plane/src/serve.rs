@@ -27,7 +27,7 @@ use crate::profiles::Profiles;
 use crate::router;
 use crate::sealing::SealingKey;
 use crate::store::links::Purpose;
-use crate::store::{Origin, Store, links, people, plans};
+use crate::store::{OWN_NAME, Origin, Store, links, people, plans};
 
 /// Runs the service until it is told to stop.
 ///
@@ -100,6 +100,7 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         recalls,
         operator,
         edge,
+        trusted_proxies: options.trusted_proxies.clone().into(),
         token_access: options.token_access,
         sealing,
         panel: Arc::new(Panel::new(&panel_url(&options, address)?)?),
@@ -180,12 +181,12 @@ fn panel_url(options: &ServeOptions, address: SocketAddr) -> anyhow::Result<Stri
 
 /// Returns a link with which the first operator begins; none if there is an operator.
 async fn first_operator_link(app: &App) -> anyhow::Result<Option<String>> {
+    // Of several starts, the last one's link is the one that is seen.
+    app.store.write(|db| links::withdraw_all_of(db, None, OWN_NAME)).await?;
     if app.store.read(people::has_operator).await? {
         return Ok(None);
     }
     let origin = Origin { actor: OWN_NAME.to_owned(), address: String::new() };
-    // Of several starts, the last one's link is the one that is seen.
-    app.store.write(|db| links::withdraw_all_of(db, OWN_NAME)).await?;
     let purpose = Purpose::Operator { email: None };
     let link = api::links::make(app, origin, purpose).await.map_err(anyhow::Error::new)?;
     Ok(Some(link.url))
@@ -236,9 +237,6 @@ async fn until_stopped(mut stopping: watch::Receiver<bool>) {
     // An error means that the sender is gone, so the service is ending as well.
     let _ = stopping.wait_for(|&stopping| stopping).await;
 }
-
-/// By what the audit log calls the service itself.
-const OWN_NAME: &str = "latchkey";
 
 /// How long requests may take to end once the service is told to stop. Polls are answered at once.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(5);

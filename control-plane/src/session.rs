@@ -3,10 +3,10 @@
 //! The cookie holds 256 random bits; the store knows their SHA-256. What a page needs stands beside it
 //! in the table of routes (`panel.rs`), and is checked here before the page's own code runs.
 
-use std::net::SocketAddr;
+use std::time::Duration;
 
-use axum::body::to_bytes;
-use axum::extract::{ConnectInfo, FromRequestParts, RawPathParams, Request, State};
+use axum::body::{Body, to_bytes};
+use axum::extract::{FromRequestParts, RawPathParams, Request, State};
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
@@ -16,6 +16,7 @@ use latchkey_protocol::KeyHash;
 use subtle::ConstantTimeEq;
 
 use crate::app::App;
+use crate::client_address::ClientAddress;
 use crate::error::ApiError;
 use crate::panel::failure::Failure;
 use crate::panel::form::{Form, encode};
@@ -103,10 +104,13 @@ async fn admit(
     let (mut parts, body) = request.into_parts();
     let refuse = |error: ApiError| Failure::from(error).into_response();
 
+    // The form first: what the person may do must be true when it is done, however late that is.
+    let form = match parts.method {
+        Method::POST => Some(read_form(body).await.map_err(refuse)?),
+        _ => None,
+    };
     let visitor = find_visitor(app, &parts).await.map_err(|error| refuse(error.into()))?;
-    if parts.method == Method::POST {
-        let body = to_bytes(body, MAX_FORM_BYTES).await.map_err(|_| refuse(ApiError::TooLarge))?;
-        let form = Form::parse(&body);
+    if let Some(form) = form {
         // Before anything else, so that another site learns nothing from the answer.
         if needs != Needs::Nothing
             && let Some(visitor) = &visitor
@@ -119,10 +123,11 @@ async fn admit(
         parts.extensions.insert(form);
     }
     if needs == Needs::Nothing {
-        return Ok(Request::from_parts(parts, axum::body::Body::empty()));
+        return Ok(Request::from_parts(parts, Body::empty()));
     }
     let Some(mut visitor) = visitor else {
-        let next = if parts.method == Method::GET { parts.uri.path() } else { "/" };
+        let asked = parts.uri.path_and_query().map_or("/", |asked| asked.as_str());
+        let next = if parts.method == Method::GET { asked } else { "/" };
         return Err(Redirect::to(&format!("/sign-in?next={}", encode(next))).into_response());
     };
     if let Some(account) = account {
@@ -146,7 +151,13 @@ async fn admit(
         })));
     }
     parts.extensions.insert(visitor);
-    Ok(Request::from_parts(parts, axum::body::Body::empty()))
+    Ok(Request::from_parts(parts, Body::empty()))
+}
+
+async fn read_form(body: Body) -> Result<Form, ApiError> {
+    let body = tokio::time::timeout(FORM_TIME, to_bytes(body, MAX_FORM_BYTES)).await;
+    let body = body.map_err(|_| ApiError::Malformed("the form did not come in time".to_owned()))?;
+    Form::parse(&body.map_err(|_| ApiError::TooLarge)?).ok_or(ApiError::TooLarge)
 }
 
 /// Returns an account and the person's role in it. For who has none, the account does not exist.
@@ -167,9 +178,7 @@ fn membership(
 
 /// Returns who is signed in, if anyone is.
 pub(crate) async fn find_visitor(app: &App, parts: &Parts) -> Result<Option<Visitor>, StoreError> {
-    let jar = CookieJar::from_headers(&parts.headers);
-    let name = cookie_name(app.panel.is_secure(&parts.headers));
-    let Some(secret) = jar.get(name).map(|cookie| cookie.value().to_owned()) else {
+    let Some(secret) = presented(&parts.headers, app) else {
         return Ok(None);
     };
     let (hash, now_ms) = (KeyHash::of(secret.as_bytes()), Time::now().as_ms());
@@ -189,10 +198,16 @@ pub(crate) async fn find_visitor(app: &App, parts: &Parts) -> Result<Option<Visi
     }))
 }
 
-/// Returns the address of the other side.
+/// Returns what the session's cookie holds, if there is one.
+pub(crate) fn presented(headers: &HeaderMap, app: &App) -> Option<String> {
+    let name = cookie_name(app.panel.is_secure(headers));
+    CookieJar::from_headers(headers).get(name).map(|cookie| cookie.value().to_owned())
+}
+
+/// Returns the address of the client.
 pub(crate) fn address(parts: &Parts) -> String {
-    let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-    peer.map_or(String::new(), |ConnectInfo(address)| address.ip().to_string())
+    let client = parts.extensions.get::<ClientAddress>();
+    client.map_or(String::new(), |ClientAddress(address)| address.to_string())
 }
 
 /// Returns the cookie of a session, which ends with the browser at the latest.
@@ -220,7 +235,7 @@ const fn cookie_name(is_secure: bool) -> &'static str {
 /// Returns what forms of a session send along, from which the session's secret cannot be told.
 pub(crate) fn csrf_of(secret: &str) -> String {
     let hash = KeyHash::of(format!("csrf {secret}").as_bytes());
-    hash.as_bytes().iter().map(|byte| format!("{byte:02x}")).collect()
+    crate::token::hex(hash.as_bytes())
 }
 
 /// The guard has found it already.
@@ -237,6 +252,9 @@ pub(crate) fn agent(headers: &HeaderMap) -> String {
     let agent = headers.get(header::USER_AGENT).and_then(|value| value.to_str().ok());
     agent.unwrap_or_default().chars().take(MAX_AGENT_CHARS).collect()
 }
+
+/// Time in which a form has to come.
+const FORM_TIME: Duration = Duration::from_secs(30);
 
 /// A long form has some hundred rules of some hundred bytes.
 const MAX_FORM_BYTES: usize = 1 << 20;

@@ -80,7 +80,6 @@ pub(crate) struct Change<'a> {
     transaction: Transaction<'a>,
     now_ms: i64,
     origin: Origin,
-    is_audited: bool,
     /// Tokens that filters of a profile have to look at again.
     touched: Vec<(String, Vec<u8>)>,
     /// Accounts whose limits and resources filters have to look at again.
@@ -135,16 +134,11 @@ impl Store {
                 transaction,
                 now_ms,
                 origin,
-                is_audited: false,
                 touched: Vec::new(),
                 touched_accounts: Vec::new(),
                 touched_plans: Vec::new(),
             };
             let done = work(&mut change)?;
-            // Whatever is touched is audited as well.
-            if !change.is_audited {
-                return Ok(done);
-            }
             // What filters need not know wakes none of them.
             let number =
                 if change.touches_filters() { Some(changes::append(&change)?) } else { None };
@@ -216,7 +210,6 @@ impl Change<'_> {
         subject: &str,
         details: &serde_json::Value,
     ) -> Result<(), StoreError> {
-        self.is_audited = true;
         audit::append(
             &self.transaction,
             self.now_ms,
@@ -257,6 +250,9 @@ impl Page {
         i64::try_from(self.limit.saturating_add(1)).unwrap_or(i64::MAX)
     }
 }
+
+/// By what the audit log calls the service itself.
+pub(crate) const OWN_NAME: &str = "latchkey";
 
 const FILE_NAME: &str = "latchkey.db";
 

@@ -21,6 +21,11 @@ impl Time {
         Self(Timestamp::from_millisecond(ms).unwrap_or(fallback))
     }
 
+    /// Returns the time so many milliseconds after the epoch, nearest to it that can be shown.
+    pub(crate) fn from_unsigned_ms(ms: u64) -> Self {
+        Self::from_ms(i64::try_from(ms).unwrap_or(i64::MAX))
+    }
+
     /// Returns the time as RFC 3339 in UTC, to the second.
     pub(crate) fn rfc3339(self) -> String {
         self.0.strftime("%Y-%m-%dT%H:%M:%SZ").to_string()

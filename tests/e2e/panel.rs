@@ -212,7 +212,7 @@ async fn nothing_that_was_filled_in_is_lost_unasked() {
     browser.click("Networks, limits of its own, shadow mode").await.unwrap();
     browser.fill("Allowed networks", "nowhere").await.unwrap();
     browser.click("Make the key").await.unwrap();
-    browser.wait_for("expected a network such as").await.unwrap();
+    browser.wait_for("Expected a network such as").await.unwrap();
     let seen = browser.text().await.unwrap();
     assert!(
         seen.contains("found `nowhere`") && seen.contains("expected `*` or 1 to 64 of"),
@@ -221,6 +221,38 @@ async fn nothing_that_was_filled_in_is_lost_unasked() {
     let name = "return document.getElementById('name').value";
     assert_eq!(browser.run(name, vec![]).await.unwrap(), "Wrong");
 
+    // Rows come from the server as well.
+    panel.open("/accounts/acme/keys/new").await;
+    browser.click("Networks, limits of its own, shadow mode").await.unwrap();
+    browser.click("Add limit").await.unwrap();
+    browser.click("Add limit").await.unwrap();
+    let units = "return [...document.querySelectorAll('form select[name^=limit-]')].map((s) => s.name + s.value)";
+    let rows = json!(["limit-0-unit86400", "limit-1-unit86400"]);
+    assert_eq!(browser.run(units, vec![]).await.unwrap(), rows);
+    assert!(browser.would_ask().await.unwrap());
+    let reload = "const form = document.querySelector('form[data-guard]'); const add = form.querySelector('[name=add-limit]'); form.requestSubmit(add)";
+    browser.run(reload, vec![]).await.unwrap();
+    assert!(browser.would_ask().await.unwrap(), "what the server added is not saved either");
+
+    // Two people at once: the second is told.
+    let key = json!({"name": "Shared", "rules": []});
+    let key = panel.stack.control_plane.create_key("acme", &key).await.unwrap();
+    let path = format!("/accounts/acme/keys/{}", key.id);
+    panel.open(&path).await;
+    let edit = json!({"rules": [{"resource": "blogposts", "actions": ["*"]}]});
+    panel.stack.control_plane.call("PATCH", &path, &edit).await.unwrap();
+    browser.fill("Name", "Renamed").await.unwrap();
+    browser.click("Save").await.unwrap();
+    browser.wait_for("Someone else has changed the key meanwhile").await.unwrap();
+    // All actions stay all actions.
+    panel.open(&path).await;
+    browser.fill("Name", "Renamed").await.unwrap();
+    browser.click("Save").await.unwrap();
+    browser.wait_for("The key was saved.").await.unwrap();
+    let saved = panel.stack.control_plane.call("GET", &path, &Value::Null).await.unwrap();
+    assert_eq!(saved["rules"], edit["rules"]);
+    assert_eq!(saved["name"], "Renamed");
+
     // A plan that is full says so, in the form and when one tries all the same.
     let plan = json!({"name": "Tiny", "limits": [], "max_user_keys": 0});
     panel.stack.control_plane.call("PUT", "/plans/for-tests", &plan).await.unwrap();
@@ -228,7 +260,7 @@ async fn nothing_that_was_filled_in_is_lost_unasked() {
     browser.wait_for("The plan “Tiny” is full.").await.unwrap();
     browser.fill("Name", "One too many").await.unwrap();
     browser.click("Make the key").await.unwrap();
-    browser.wait_for("plan `for-tests` allows 0 user defined keys").await.unwrap();
+    browser.wait_for("Plan for-tests allows 0 user defined keys").await.unwrap();
     panel.browser.quit().await.unwrap();
 }
 
@@ -254,7 +286,7 @@ async fn members_see_what_their_role_allows() {
     browser.click("Join").await.unwrap();
     browser.wait_for("Application key: read only").await.unwrap();
     browser.open(&link).await.unwrap();
-    browser.wait_for("this link was used already").await.unwrap();
+    browser.wait_for("This link was used already").await.unwrap();
 
     for (role, sees_new, sees_test) in
         [("viewer", false, false), ("developer", false, true), ("admin", true, true)]
@@ -275,13 +307,13 @@ async fn members_see_what_their_role_allows() {
         assert!(seen.contains("Website"), "{role}: {seen}");
         assert_eq!(seen.contains("Add rule"), sees_new, "{role}: {seen}");
         panel.open("/plans").await;
-        browser.wait_for("this is for operators").await.unwrap();
+        browser.wait_for("This is for operators").await.unwrap();
     }
 
     // Another account of the same service is not there.
     panel.stack.control_plane.create_account("other", "flotiq").await.unwrap();
     panel.open("/accounts/other/keys").await;
-    browser.wait_for("account `other` does not exist").await.unwrap();
+    browser.wait_for("Account other does not exist").await.unwrap();
     panel.browser.quit().await.unwrap();
 }
 

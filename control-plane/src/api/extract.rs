@@ -1,10 +1,9 @@
 //! What handlers take from requests, with errors that name the field.
 
 use std::convert::Infallible;
-use std::net::SocketAddr;
 
 use axum::extract::rejection::BytesRejection;
-use axum::extract::{ConnectInfo, FromRequest, FromRequestParts, Request};
+use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
 use axum::http::request::Parts;
 use bytes::Bytes;
@@ -12,6 +11,7 @@ use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
 use crate::error::ApiError;
+use crate::session;
 use crate::store::Origin;
 
 /// A JSON body; an empty one counts as `{}`.
@@ -128,11 +128,7 @@ impl<S: Send + Sync> FromRequestParts<S> for Origin {
     type Rejection = Infallible;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        let peer = parts.extensions.get::<ConnectInfo<SocketAddr>>();
-        Ok(Self {
-            actor: "operator".to_owned(),
-            address: peer.map_or(String::new(), |ConnectInfo(address)| address.ip().to_string()),
-        })
+        Ok(Self { actor: "operator".to_owned(), address: session::address(parts) })
     }
 }
 

@@ -52,7 +52,7 @@ impl Fields {
     /// Checks an e-mail address as far as that can be done without sending a message.
     pub(crate) fn email(&mut self, field: &str, email: &str) {
         let is_address = email.len() <= MAX_EMAIL_CHARS
-            && !email.contains(|c: char| c.is_whitespace() || c.is_control())
+            && email.bytes().all(|byte| byte.is_ascii_graphic())
             && email.split_once('@').is_some_and(|(name, host)| {
                 !name.is_empty() && !host.is_empty() && !host.contains('@')
             });

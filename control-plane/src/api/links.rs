@@ -64,7 +64,7 @@ pub(crate) async fn create(
     origin: Origin,
     Body(body): Body<CreateLink>,
 ) -> Result<(StatusCode, Json<NewLink>), ApiError> {
-    let email = body.email.map(|email| email.trim().to_lowercase());
+    let email = body.email.map(|email| normalized(&email));
     let needed = |field: &str| ApiError::field(field, "expected a value, found nothing");
     let purpose = match body.purpose {
         LinkPurpose::Member => Purpose::Member {
@@ -78,6 +78,11 @@ pub(crate) async fn create(
         }
     };
     Ok((StatusCode::CREATED, Json(make(&app, origin, purpose).await?)))
+}
+
+/// Returns an e-mail address as it is stored.
+pub(crate) fn normalized(email: &str) -> String {
+    email.trim().to_lowercase()
 }
 
 /// Returns the purpose of a link for a new password.

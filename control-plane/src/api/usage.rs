@@ -16,7 +16,7 @@ use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::ledger::{self, DAY_SECONDS, HOUR_SECONDS};
 use crate::store::right_usage::{RENEWED_MS, UNUSED_MS};
-use crate::store::{Key, Plan, StoreError, accounts, keys, plans, right_usage};
+use crate::store::{Account, Key, Plan, StoreError, accounts, keys, plans, right_usage};
 use crate::time::Time;
 
 /// What an account used. At most seconds behind; what is leased counts once it is reported.
@@ -131,6 +131,38 @@ pub(crate) async fn of_account(app: &App, account: &str) -> Result<Usage, ApiErr
     Ok(app.store.read(move |db| usage(db, &account, &actions, Time::now())).await?)
 }
 
+/// Returns which of a key's rights no call took, and since when; none of an Application key, whose
+/// rights are fixed.
+///
+/// # Errors
+///
+/// If the store does not answer.
+pub(crate) async fn unused_rights(
+    app: &App,
+    account: &Account,
+    key: &Key,
+) -> Result<Option<(Time, Vec<Right>)>, ApiError> {
+    if key.kind != KeyKind::UserDefined {
+        return Ok(None);
+    }
+    let actions = app.profile(&account.profile)?.keys.actions.clone();
+    let (id, rules, of) = (key.id.clone(), key.rules.clone(), account.id.clone());
+    let rights = app.store.read(move |db| {
+        let noted_since_ms = noted_since_ms(db, Time::now())?;
+        let rules_since_ms = keys::rules_since(db, &of)?.remove(&id).unwrap_or_default();
+        let uses = right_usage::uses(db, &of, noted_since_ms)?.remove(&id).unwrap_or_default();
+        let since_ms = noted_since_ms.max(rules_since_ms).max(uses.unknown_at_ms.unwrap_or(0));
+        Ok(right_usage_of(&rules, &actions, &uses.last, since_ms))
+    });
+    let rights = rights.await?;
+    Ok(Some((rights.since, rights.unused)))
+}
+
+/// Returns from when on uses of rights are known, 30 days ago at most.
+fn noted_since_ms(db: &Connection, now: Time) -> Result<i64, StoreError> {
+    Ok(right_usage::start_ms(db)?.max(now.as_ms() - UNUSED_MS))
+}
+
 fn usage(db: &Connection, id: &str, actions: &[String], now: Time) -> Result<Usage, StoreError> {
     let now_ms = now.as_ms().unsigned_abs();
     let account = accounts::get(db, id)?;
@@ -143,7 +175,7 @@ fn usage(db: &Connection, id: &str, actions: &[String], now: Time) -> Result<Usa
 
     let KeyCounts { bucket_seconds, by_key: mut counts, .. } = key_counts(db, id, &plan, now_ms)?;
     let window = Window::new(bucket_seconds, 1);
-    let noted_since_ms = right_usage::start_ms(db)?.max(now.as_ms() - UNUSED_MS);
+    let noted_since_ms = noted_since_ms(db, now)?;
     let mut rules_since = keys::rules_since(db, id)?;
     let mut uses = right_usage::uses(db, id, noted_since_ms)?;
     let mut by_key = Vec::new();
@@ -280,24 +312,23 @@ pub(crate) fn limit_usage(
         amount: limit.amount,
         used: usage.used,
         remaining: limit.amount.saturating_sub(usage.used),
-        available_at: usage.available_at_ms.map(time),
+        available_at: usage.available_at_ms.map(Time::from_unsigned_ms),
         identity: limit.identity,
         bucket_seconds: limit.bucket_seconds,
         buckets: usage
             .buckets
             .into_iter()
-            .map(|(start_ms, count)| Bucket { start: time(start_ms), count })
+            .map(|(start_ms, count)| Bucket { start: Time::from_unsigned_ms(start_ms), count })
             .collect(),
     })
 }
 
 fn buckets(window: Window, counts: BTreeMap<u64, u64>) -> Vec<Bucket> {
-    let bucket = |(bucket, count)| Bucket { start: time(window.starts_at_ms(bucket)), count };
+    let bucket = |(bucket, count)| Bucket {
+        start: Time::from_unsigned_ms(window.starts_at_ms(bucket)),
+        count,
+    };
     counts.into_iter().map(bucket).collect()
-}
-
-fn time(ms: u64) -> Time {
-    Time::from_ms(i64::try_from(ms).unwrap_or(i64::MAX))
 }
 
 /// How far back the usage of keys is shown where the account has no limits: 30 days.

@@ -153,7 +153,7 @@ pub(super) async fn delete(
         return settings_page(&app, visitor, account.name, account.plan, errors, &form).await;
     }
     app.store.change(visitor.origin(), move |change| accounts::delete(change, &id)).await?;
-    Ok(Redirect::to("/accounts").into_response())
+    Ok(Redirect::to("/accounts?done=account-deleted").into_response())
 }
 
 async fn settings_page(

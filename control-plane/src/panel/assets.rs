@@ -21,7 +21,7 @@ const FILES: [(&str, &str, &str); 3] = [
 pub(super) static VERSION: LazyLock<String> = LazyLock::new(|| {
     let all: String = FILES.iter().map(|(_, _, content)| *content).collect();
     let hash = KeyHash::of(all.as_bytes());
-    hash.as_bytes().iter().take(6).map(|byte| format!("{byte:02x}")).collect()
+    crate::token::hex(&hash.as_bytes()[..6])
 });
 
 pub(super) async fn get(Path(name): Path<String>) -> Result<Response, Failure> {

@@ -40,7 +40,7 @@ struct Row {
 }
 
 /// What can be chosen: the beginning of an action, and what people read.
-const ACTIONS: [(&str, &str); 9] = [
+const ACTIONS: [(&str, &str); 10] = [
     ("", "everything"),
     ("key.", "keys"),
     ("key.reveal", "tokens shown"),
@@ -50,6 +50,7 @@ const ACTIONS: [(&str, &str); 9] = [
     ("plan.", "plans"),
     ("person.", "people"),
     ("operator.", "operators"),
+    ("link.", "links that were used or withdrawn"),
 ];
 
 /// Shows an account's log.
@@ -102,10 +103,7 @@ async fn page(
     let has_more = entries.len() > ENTRIES_PER_PAGE;
     entries.truncate(ENTRIES_PER_PAGE);
     let before = entries.last().filter(|_| has_more).map(|entry| entry.id);
-    let rows = entries.into_iter().map(|entry| Row {
-        details: serde_json::to_string_pretty(&entry.details).unwrap_or_default(),
-        entry,
-    });
+    let rows = entries.into_iter().map(|entry| Row { details: shown(&entry.details), entry });
     let rows = rows.collect();
     let fields = ["actor", "action", "subject", "since", "until"];
     let query: Vec<String> =
@@ -123,6 +121,15 @@ async fn page(
         until: text("until"),
         before,
     }))
+}
+
+/// Returns details for reading, as much as a screen takes.
+fn shown(details: &serde_json::Value) -> String {
+    let text = serde_json::to_string_pretty(details).unwrap_or_default();
+    match text.char_indices().nth(MAX_DETAILS_CHARS) {
+        Some((end, _)) => format!("{}\n… the rest is in the CSV", &text[..end]),
+        None => text,
+    }
 }
 
 async fn csv(app: &App, visitor: &Visitor, asked: &Form) -> Result<Response, Failure> {
@@ -190,8 +197,11 @@ fn filter(visitor: &Visitor, asked: &Form) -> Result<AuditFilter, ApiError> {
 /// Two screens.
 const ENTRIES_PER_PAGE: usize = 100;
 
-/// Some tens of megabytes.
-const MAX_CSV_ENTRIES: usize = 100_000;
+/// Months of a busy service; more are asked for by day.
+const MAX_CSV_ENTRIES: usize = 20_000;
+
+/// Characters of details that are read on a screen; the rest is in the CSV.
+const MAX_DETAILS_CHARS: usize = 20_000;
 
 #[cfg(test)]
 mod tests {

@@ -1,6 +1,7 @@
 //! Charts: where bars and lines stand. The template makes SVG of it.
 
 use super::markup;
+use crate::time::Time;
 
 /// A bar chart.
 #[derive(Debug)]
@@ -36,6 +37,8 @@ pub(super) struct Bar {
 pub(super) struct Value {
     pub(super) name: String,
     pub(super) count: u64,
+    /// When it began, where that is no whole day.
+    pub(super) at: Option<Time>,
 }
 
 impl Chart {
@@ -147,7 +150,7 @@ mod tests {
     use super::*;
 
     fn values(counts: &[u64]) -> Vec<Value> {
-        counts.iter().map(|&count| Value { name: "day".to_owned(), count }).collect()
+        counts.iter().map(|&count| Value { name: "day".to_owned(), count, at: None }).collect()
     }
 
     #[test]

@@ -12,7 +12,7 @@ use latchkey_protocol::{Relation, Resource};
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
-use super::limit_rows::next_number;
+use super::markup;
 use super::picture::Picture;
 use crate::api::resources::define;
 use crate::app::App;
@@ -73,6 +73,17 @@ struct TypePage {
     /// Names of all types.
     names: Vec<String>,
     errors: Errors,
+    /// Whether it holds what was not saved.
+    is_changed: bool,
+}
+
+impl TypePage {
+    /// Returns what is wrong and stands beside no field.
+    fn other_errors(&self) -> Vec<String> {
+        let rows = self.rows.iter().map(|row| format!("relations.{}", row.field));
+        let shown: Vec<String> = rows.chain(std::iter::once("name".to_owned())).collect();
+        self.errors.besides(&shown.iter().map(String::as_str).collect::<Vec<_>>())
+    }
 }
 
 /// A relation as a row of the form.
@@ -87,7 +98,8 @@ struct RelationRow {
 
 /// Shows the form of a new content type.
 pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
-    page(&app, visitor, None, String::new(), Vec::new(), Errors::default(), &Form::default()).await
+    page(&app, visitor, None, String::new(), Vec::new(), Errors::default(), Some(&Form::default()))
+        .await
 }
 
 /// Makes a content type.
@@ -118,7 +130,7 @@ pub(super) async fn show(
     });
     let rows = rows.collect();
     let path = Some(path(&visitor.account()?.id, &name));
-    page(&app, visitor, path, name, rows, Errors::default(), &asked).await
+    page(&app, visitor, path, name, rows, Errors::default(), Some(&asked)).await
 }
 
 /// Saves a content type.
@@ -128,6 +140,9 @@ pub(super) async fn save(
     Path((account, name)): Path<(String, String)>,
     form: Form,
 ) -> Result<Response, Failure> {
+    if !exists(&app, &account, &name).await? {
+        return Err(ApiError::NoSuchPath.into());
+    }
     let path = Some(path(&account, &name));
     put(&app, visitor, path, name, &form).await
 }
@@ -162,14 +177,9 @@ async fn put(
             errors: Vec::new(),
         })
         .collect();
-    if form.has("add-relation") {
-        let number = next_number(rows.iter().map(|row| row.number));
-        rows.push(RelationRow::blank(number));
-        return page(app, visitor, path, name, rows, Errors::default(), &Form::default()).await;
-    }
-    if let Ok(number) = form.text("remove-relation").parse::<usize>() {
-        rows.retain(|row| row.number != number);
-        return page(app, visitor, path, name, rows, Errors::default(), &Form::default()).await;
+    if let Some(reshape) = form.reshapes("relation") {
+        reshape.apply(&mut rows, |row| row.number, RelationRow::blank);
+        return page(app, visitor, path, name, rows, Errors::default(), None).await;
     }
     rows.retain(|row| !(row.field.is_empty() && row.targets.is_empty()));
     let account = visitor.account()?.id.clone();
@@ -193,10 +203,10 @@ async fn put(
         Err(errors) => {
             let errors = errors?;
             for row in &mut rows {
-                let of_row = errors.of(&format!("relations.{}", row.field));
+                let of_row = errors.of_item(&format!("relations.{}", row.field));
                 row.errors = of_row.into_iter().map(str::to_owned).collect();
             }
-            page(app, visitor, path, name, rows, errors, &Form::default()).await
+            page(app, visitor, path, name, rows, errors, None).await
         }
     }
 }
@@ -240,12 +250,18 @@ async fn page(
     name: String,
     rows: Vec<RelationRow>,
     errors: Errors,
-    asked: &Form,
+    // Absent where it holds what was not saved.
+    asked: Option<&Form>,
 ) -> Result<Response, Failure> {
     let names = all(app, &visitor.account()?.id).await?;
     let title = if path.is_some() { name.clone() } else { "New content type".to_owned() };
+    let frame = Frame::new(visitor, "content-types", title);
     Ok(frame::html(&TypePage {
-        frame: Frame::new(visitor, "content-types", title).after(asked),
+        frame: match asked {
+            Some(asked) => frame.after(asked),
+            None => frame,
+        },
+        is_changed: asked.is_none(),
         path,
         name,
         rows,

@@ -59,12 +59,23 @@ pub(super) async fn ask(
             ApiError::field("client_address", message)
         })
     });
+    let token = form.filled("token");
+    let is_entered = key == "token";
+    let token_error = match (is_entered, &token) {
+        (true, None) => Some("enter the token"),
+        (false, Some(_)) => Some("choose “a token that I enter” above, or leave this empty"),
+        _ => None,
+    };
+    if let Some(message) = token_error {
+        let errors = form_errors(ApiError::field("token", message))?;
+        return page(&app, visitor, &form, key, errors, None).await;
+    }
     let asked = match client_address.transpose() {
         Ok(client_address) => {
             let request = ExplainRequest {
                 account: visitor.account()?.id.clone(),
-                key: Some(key.clone()).filter(|key| !key.is_empty() && key != "token"),
-                token: form.filled("token").filter(|_| key == "token"),
+                key: Some(key.clone()).filter(|key| !key.is_empty() && !is_entered),
+                token,
                 method: form.text("method").to_owned(),
                 path: form.text("path").to_owned(),
                 body: form.filled("body").map_or(Value::Null, Value::String),
@@ -94,7 +105,7 @@ async fn page(
     let page = Page { after: None, limit: KEYS_TO_CHOOSE };
     let mut choices =
         app.store.read(move |db| keys::list(db, &account, &page, Time::now().as_ms())).await?;
-    choices.retain(|key| key.state != KeyState::Revoked);
+    choices.retain(|choice| choice.state != KeyState::Revoked || choice.id == key);
     let answer = explanation.as_ref().and_then(|explanation| explanation.answer.as_ref());
     let answer = answer.and_then(|answer| serde_json::to_string_pretty(answer).ok());
     Ok(frame::html(&ExplainPage {

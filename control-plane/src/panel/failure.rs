@@ -1,10 +1,11 @@
 //! Failures as pages.
 
 use askama::Template;
-use axum::http::StatusCode;
+use axum::http::{StatusCode, header};
 use axum::response::{IntoResponse, Response};
 
 use super::frame;
+use super::markup::{self, Markup};
 use crate::error::ApiError;
 use crate::store::StoreError;
 
@@ -23,7 +24,7 @@ impl<E: Into<ApiError>> From<E> for Failure {
 struct FailurePage {
     status: u16,
     title: &'static str,
-    message: String,
+    message: Markup,
     advice: &'static str,
 }
 
@@ -48,8 +49,22 @@ impl IntoResponse for Failure {
             }
             _ => ("That did not work", "Go back, and try again."),
         };
-        let page = FailurePage { status: status.as_u16(), title, message: self.0.told(), advice };
-        (status, frame::html(&page)).into_response()
+        let retry_after = match self.0 {
+            ApiError::Throttled { retry_after_seconds } => Some(retry_after_seconds),
+            _ => None,
+        };
+        let page = FailurePage {
+            status: status.as_u16(),
+            title,
+            message: markup::sentence(&self.0.told()),
+            advice,
+        };
+        let mut response = (status, frame::html(&page)).into_response();
+        frame::protect(response.headers_mut());
+        if let Some(seconds) = retry_after {
+            response.headers_mut().insert(header::RETRY_AFTER, seconds.into());
+        }
+        response
     }
 }
 
@@ -88,24 +103,26 @@ impl Errors {
         self.0.push((field.to_owned(), message.to_owned()));
     }
 
+    /// Returns what is wrong with a field itself.
+    pub(crate) fn exactly(&self, field: &str) -> Vec<&str> {
+        self.such(|name| name == field)
+    }
+
+    /// Returns what is wrong with a field, and with the items of its list.
+    pub(crate) fn of_item(&self, field: &str) -> Vec<&str> {
+        self.such(|name| {
+            name.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
+        })
+    }
+
     /// Returns what is wrong with a field, and with what is inside it.
     pub(crate) fn of(&self, field: &str) -> Vec<&str> {
-        let is_of = |name: &str| {
-            name.strip_prefix(field)
-                .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-        };
-        let of_field = self.0.iter().filter(|(name, _)| !name.is_empty() && is_of(name));
-        of_field.map(|(_, message)| message.as_str()).collect()
+        self.such(|name| is_inside(name, field))
     }
 
     /// Returns what is wrong and concerns none of the fields that the form shows.
     pub(crate) fn besides(&self, fields: &[&str]) -> Vec<String> {
-        let is_shown = |name: &str| {
-            fields.iter().any(|field| {
-                name.strip_prefix(field)
-                    .is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
-            })
-        };
+        let is_shown = |name: &str| fields.iter().any(|field| is_inside(name, field));
         let others = self.0.iter().filter(|(name, _)| !is_shown(name));
         others
             .map(|(name, message)| match name.as_str() {
@@ -114,4 +131,14 @@ impl Errors {
             })
             .collect()
     }
+
+    fn such(&self, is_meant: impl Fn(&str) -> bool) -> Vec<&str> {
+        let meant = self.0.iter().filter(|(name, _)| !name.is_empty() && is_meant(name));
+        meant.map(|(_, message)| message.as_str()).collect()
+    }
+}
+
+/// Reports whether a name is a field's, or that of something inside it.
+fn is_inside(name: &str, field: &str) -> bool {
+    name.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with(['.', '[']))
 }

@@ -11,9 +11,12 @@ use crate::error::ApiError;
 pub(crate) struct Form(Vec<(String, String)>);
 
 impl Form {
-    /// Reads `application/x-www-form-urlencoded`, which every text is.
-    pub(crate) fn parse(bytes: &[u8]) -> Self {
-        Self(form_urlencoded::parse(bytes).into_owned().collect())
+    /// Reads `application/x-www-form-urlencoded`, which every text is; none if there are too many
+    /// fields.
+    pub(crate) fn parse(bytes: &[u8]) -> Option<Self> {
+        let fields: Vec<_> =
+            form_urlencoded::parse(bytes).into_owned().take(MAX_FIELDS + 1).collect();
+        (fields.len() <= MAX_FIELDS).then_some(Self(fields))
     }
 
     /// Returns a field's text without blanks around it; empty if there is none.
@@ -41,6 +44,14 @@ impl Form {
         self.0.iter().filter(move |(other, _)| other == name).map(|(_, value)| value.as_str())
     }
 
+    /// Returns what a button asks for that adds or takes away a row, if one was used.
+    pub(crate) fn reshapes(&self, prefix: &str) -> Option<Reshape> {
+        if self.has(&format!("add-{prefix}")) {
+            return Some(Reshape::Add);
+        }
+        self.text(&format!("remove-{prefix}")).parse().ok().map(Reshape::Remove)
+    }
+
     /// Reports whether a field is there, such as a box that is ticked or the button that was used.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.all(name).next().is_some()
@@ -54,6 +65,7 @@ impl Form {
             let number = number.and_then(|rest| rest.split('-').next()?.parse().ok());
             if let Some(number) = number
                 && !rows.contains(&number)
+                && rows.len() < MAX_ROWS
             {
                 rows.push(number);
             }
@@ -61,6 +73,38 @@ impl Form {
         rows
     }
 }
+
+/// A row more or less.
+#[derive(Clone, Copy, Debug)]
+pub(crate) enum Reshape {
+    Add,
+    /// The one with this number.
+    Remove(usize),
+}
+
+impl Reshape {
+    /// Adds a row with a number of its own, or takes one away.
+    pub(crate) fn apply<T>(
+        self,
+        rows: &mut Vec<T>,
+        number: impl Fn(&T) -> usize,
+        blank: impl FnOnce(usize) -> T,
+    ) {
+        match self {
+            Self::Add => {
+                let highest = rows.iter().map(&number).max();
+                rows.push(blank(highest.map_or(0, |highest| highest.saturating_add(1))));
+            }
+            Self::Remove(gone) => rows.retain(|row| number(row) != gone),
+        }
+    }
+}
+
+/// A key with the most rules that it can have, each with all actions, has fewer.
+const MAX_FIELDS: usize = 6_000;
+
+/// One more than any list can have, so that too many are told.
+const MAX_ROWS: usize = 501;
 
 /// The guard has read it already.
 impl<S: Send + Sync> FromRequestParts<S> for Form {
@@ -79,7 +123,8 @@ impl<S: Send + Sync> FromRequestParts<S> for Asked {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Failure> {
-        Ok(Self(Form::parse(parts.uri.query().unwrap_or_default().as_bytes())))
+        let query = parts.uri.query().unwrap_or_default();
+        Ok(Self(Form::parse(query.as_bytes()).ok_or(ApiError::TooLarge)?))
     }
 }
 
@@ -96,10 +141,12 @@ mod tests {
     #[test]
     fn rows_keep_their_order_and_their_numbers() {
         let form =
-            Form::parse(b"rule-2-resource=a&rule-2-action=read&rule-0-resource=b&rule-x-y=1");
+            Form::parse(b"rule-2-resource=a&rule-2-action=read&rule-0-resource=b&rule-x-y=1")
+                .unwrap();
         assert_eq!(form.rows("rule"), [2, 0]);
         assert_eq!(form.all("rule-2-action").collect::<Vec<_>>(), ["read"]);
-        assert_eq!(Form::parse(b"note=one%0D%0Atwo").lines("note").unwrap(), "one\ntwo");
+        assert_eq!(Form::parse(b"note=one%0D%0Atwo").unwrap().lines("note").unwrap(), "one\ntwo");
+        assert!(Form::parse("a&".repeat(MAX_FIELDS + 1).as_bytes()).is_none());
         assert_eq!(encode("a b/c+d?\u{e4}"), "a%20b%2Fc%2Bd%3F%C3%A4");
     }
 }

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::Request;
-use axum::http::{HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
 
@@ -74,12 +74,16 @@ pub(crate) fn html(page: &impl Template) -> Response {
 /// Adds to answers what keeps pages from being used against who reads them.
 pub(crate) async fn secure(request: Request, next: Next) -> Response {
     let mut response = next.run(request).await;
-    let headers = response.headers_mut();
+    protect(response.headers_mut());
+    response
+}
+
+/// Adds to the headers of an answer what keeps pages from being used against who reads them.
+pub(crate) fn protect(headers: &mut HeaderMap) {
     for (name, value) in SECURITY {
         headers.insert(name, HeaderValue::from_static(value));
     }
     headers.entry(header::CACHE_CONTROL).or_insert(HeaderValue::from_static("no-store"));
-    response
 }
 
 const SECURITY: [(HeaderName, &str); 5] = [
@@ -95,8 +99,9 @@ const SECURITY: [(HeaderName, &str); 5] = [
 ];
 
 /// What a page says after something was done, by the name that stands in its query.
-const DONE: [(&str, &str); 22] = [
+const DONE: [(&str, &str); 23] = [
     ("account-created", "The account is there."),
+    ("account-deleted", "The account was removed. Its audit log stays."),
     ("account-saved", "The account was saved."),
     ("invited", "The invitation is ready."),
     ("joined", "Welcome. You are a member now."),

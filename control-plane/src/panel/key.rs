@@ -2,18 +2,18 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
-use axum::http::HeaderMap;
-use axum::response::{IntoResponse, Redirect, Response};
-use latchkey_protocol::{PlainToken, Right};
+use axum::http::{HeaderMap, Method};
+use axum::response::{IntoResponse, Response};
+use latchkey_protocol::{KeyKind, PlainToken, Right};
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::key_form::KeyForm;
-use super::keys::{Facts, KeyCard, choices, hand_over, path};
+use super::keys::{Facts, KeyCard, choices, fingerprint, go_on, hand_over};
 use super::markup::{self, Markup};
 use crate::api::keys::{revise, rotate};
-use crate::api::usage::of_account;
+use crate::api::usage::unused_rights;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::session::Visitor;
@@ -60,13 +60,16 @@ const GRACES: [(u32, &str); 6] = [
 pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
+    method: Method,
     Path((_, id)): Path<(String, String)>,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let token = app.panel.shelf.take(visitor.session, &id);
     let key = find(&app, &visitor, &id).await?;
     let choices = choices(&app, visitor.account()?).await?;
     let form = KeyForm::of(&key, choices);
+    // Who asks for the headers only does not see it.
+    let is_shown = method == Method::GET;
+    let token = is_shown.then(|| app.panel.shelf.take(visitor.session, &id)).flatten();
     page(&app, visitor, key, form, token, &asked).await
 }
 
@@ -82,7 +85,13 @@ pub(super) async fn save(
     if filled.was_reshaped(&form) {
         return page(&app, visitor, key, filled, None, &Form::default()).await;
     }
-    let is_user_defined = key.kind == latchkey_protocol::KeyKind::UserDefined;
+    if form.text("seen") != fingerprint(&key) {
+        let message = "someone else has changed the key meanwhile; this page is as it was when you \
+                       opened it, with what you filled in. Open the key anew to see what it is now";
+        let filled = filled.with_errors(Errors(vec![(String::new(), message.to_owned())]));
+        return page(&app, visitor, key, filled, None, &Form::default()).await;
+    }
+    let is_user_defined = key.kind == KeyKind::UserDefined;
     let saved = match filled.request_to_change(&key, is_user_defined) {
         Some(body) => {
             let saved = revise(&app, &key.account, &id, visitor.origin(), body).await;
@@ -91,7 +100,7 @@ pub(super) async fn save(
         None => Err(Ok(Errors::default())),
     };
     match saved {
-        Ok(key) => Ok(done(&app, &key, "key-saved")),
+        Ok(key) => Ok(go_on(&app, &key, "key-saved")),
         Err(errors) => {
             let filled = filled.with_errors(errors?);
             page(&app, visitor, key, filled, None, &Form::default()).await
@@ -123,7 +132,7 @@ pub(super) async fn suspend(
 ) -> Result<Response, Failure> {
     let origin = visitor.origin();
     let changed = app.store.change(origin, move |c| keys::set_suspended(c, &account, &id, true));
-    Ok(done(&app, &changed.await?, "key-suspended"))
+    Ok(go_on(&app, &changed.await?, "key-suspended"))
 }
 
 /// Ends the key's suspension.
@@ -134,7 +143,7 @@ pub(super) async fn resume(
 ) -> Result<Response, Failure> {
     let origin = visitor.origin();
     let changed = app.store.change(origin, move |c| keys::set_suspended(c, &account, &id, false));
-    Ok(done(&app, &changed.await?, "key-resumed"))
+    Ok(go_on(&app, &changed.await?, "key-resumed"))
 }
 
 /// Removes the key for good.
@@ -146,7 +155,7 @@ pub(super) async fn revoke(
     let key = find(&app, &visitor, &id).await?;
     let origin = visitor.origin();
     app.store.change(origin, move |change| keys::revoke(change, &account, &id)).await?;
-    Ok(done(&app, &key, "key-revoked"))
+    Ok(go_on(&app, &key, "key-revoked"))
 }
 
 /// Shows the token again, where it is kept; to a script as text, so that it can be copied.
@@ -180,11 +189,6 @@ fn not_kept(why: &str) -> ApiError {
     StoreError::Conflict(format!("{why}; regenerate the key to get a new one")).into()
 }
 
-fn done(app: &App, key: &Key, done: &str) -> Response {
-    let revision = *app.store.watch_revision().borrow();
-    Redirect::to(&format!("{}?done={done}&since={revision}", path(key))).into_response()
-}
-
 /// Returns a key of the account that the path names.
 pub(super) async fn find(app: &App, visitor: &Visitor, id: &str) -> Result<Key, ApiError> {
     let (account, id) = (visitor.account()?.id.clone(), id.to_owned());
@@ -201,16 +205,15 @@ async fn page(
     asked: &Form,
 ) -> Result<Response, Failure> {
     let account = visitor.account()?.clone();
-    let usage = of_account(app, &account.id).await?;
-    let rights = usage.keys.into_iter().find(|usage| usage.id == key.id);
-    let unused = rights.and_then(|usage| usage.rights).map(|rights| (rights.since, rights.unused));
-    let (id, replaced, now_ms) = (key.id.clone(), key.replaces.clone(), Time::now().as_ms());
+    let unused = unused_rights(app, &account, &key).await?;
+    let (id, replaced, now) = (key.id.clone(), key.replaces.clone(), Time::now());
     let (facts, replaces, replacements) = app
         .store
         .read(move |db| {
-            let facts = Facts::of(db, &account)?;
-            let replaces = replaced.and_then(|id| keys::get(db, &account.id, &id, now_ms).ok());
-            Ok((facts, replaces, keys::replacements(db, &account.id, &id, now_ms)?))
+            let facts = Facts::of(db, &account, now)?;
+            let replaces =
+                replaced.and_then(|id| keys::get(db, &account.id, &id, now.as_ms()).ok());
+            Ok((facts, replaces, keys::replacements(db, &account.id, &id, now.as_ms())?))
         })
         .await?;
     let card = facts.card(key);

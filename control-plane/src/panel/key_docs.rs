@@ -1,10 +1,16 @@
 //! API docs for a key: just what it may call.
 
+use std::collections::BTreeMap;
+use std::sync::Arc;
+
 use askama::Template;
 use axum::Json;
 use axum::extract::{Path, State};
 use axum::http::header;
 use axum::response::{IntoResponse, Response};
+use latchkey_filter::profile::Profile;
+use latchkey_filter::profile::carriers::Carrier;
+use latchkey_protocol::right::EVERY;
 
 use super::failure::Failure;
 use super::frame::{self, Frame};
@@ -15,12 +21,10 @@ use crate::error::ApiError;
 use crate::explain::Simulator;
 use crate::key_docs::{self, Operation};
 use crate::session::Visitor;
-use crate::store::changes::token_of_key;
-use crate::store::{Key, KeyState};
+use crate::store::changes::{TokenRow, token_of_key};
+use crate::store::{Account, Key, KeyState, StoreError};
 use crate::time::Time;
 use crate::token;
-use latchkey_filter::profile::Profile;
-use latchkey_filter::profile::carriers::Carrier;
 
 #[derive(Template)]
 #[template(path = "panel/key_docs.html")]
@@ -43,16 +47,13 @@ pub(super) async fn show(
 ) -> Result<Response, Failure> {
     let (key, operations) = look(&app, &visitor, &id).await?;
     let profile = app.profile(&visitor.account()?.profile)?;
-    let mut groups: Vec<(String, Vec<Operation>)> = Vec::new();
+    // What is about no content type comes last.
+    let mut groups: BTreeMap<(bool, String), Vec<Operation>> = BTreeMap::new();
     for operation in operations {
         let name = operation.resource.clone().unwrap_or_default();
-        match groups.iter_mut().find(|(other, _)| *other == name) {
-            Some((_, group)) => group.push(operation),
-            None => groups.push((name, vec![operation])),
-        }
+        groups.entry((name.is_empty(), name)).or_default().push(operation);
     }
-    // What is about no content type comes last.
-    groups.sort_by(|(a, _), (b, _)| (a.is_empty(), a).cmp(&(b.is_empty(), b)));
+    let groups = groups.into_iter().map(|((_, name), operations)| (name, operations)).collect();
     Ok(frame::html(&DocsPage {
         title: profile.title.clone(),
         carriers: profile.carriers.iter().map(carrier).collect(),
@@ -71,7 +72,7 @@ pub(super) async fn document(
 ) -> Result<Response, Failure> {
     let (key, operations) = look(&app, &visitor, &id).await?;
     let profile = app.profile(&visitor.account()?.profile)?;
-    let document = key_docs::document(profile, &key.name, &operations);
+    let document = key_docs::document::document(profile, &key.name, &operations);
     let name = format!("attachment; filename=\"{}.openapi.json\"", key.id);
     Ok(([(header::CONTENT_DISPOSITION, name)], Json(document)).into_response())
 }
@@ -82,38 +83,30 @@ async fn look(app: &App, visitor: &Visitor, id: &str) -> Result<(Key, Vec<Operat
         return Ok((key, Vec::new()));
     }
     let account = visitor.account()?;
-    let profile = std::sync::Arc::clone(app.profile(&account.profile)?);
+    let profile = Arc::clone(app.profile(&account.profile)?);
     let resources = resources(app, account, &key).await?;
-    let key_id = key.id.clone();
+    let (asked, key_id) = (Arc::clone(&profile), key.id.clone());
+    let row = app.store.read(move |db| token_of_key(db, &asked, &key_id)).await?;
     let now_ms = Time::now().as_ms().unsigned_abs();
-    // Thousands of requests are judged: not on a thread that others wait for.
-    let operations = app
-        .store
-        .read(move |db| {
-            let row = token_of_key(db, &profile, &key_id)?;
-            let mut row = row;
-            if let Some(row) = &mut row {
-                // What its rules say, not what passes while they are tried out.
-                row.is_enforced = true;
-            }
-            let profile = Profile { enforce: true, ..(*profile).clone() };
-            let credential = (token::generate(&profile.keys.token), row);
-            let simulator = Simulator::new(&profile, Some(credential));
-            Ok(key_docs::operations(&profile, &simulator, &resources, now_ms))
-        })
-        .await?;
+    // Tens of thousands of requests may be judged: not where others wait for, and one key at a time.
+    let _turn = app.panel.docs.acquire().await;
+    let operations = tokio::task::spawn_blocking(move || {
+        // What its rules say, not what passes while they are tried out.
+        let row = row.map(|row| TokenRow { is_enforced: true, ..row });
+        let profile = Profile { enforce: true, ..(*profile).clone() };
+        let credential = (token::generate(&profile.keys.token), row);
+        let simulator = Simulator::new(&profile, Some(credential));
+        key_docs::operations(&profile, &simulator, &resources, now_ms)
+    });
+    let operations = operations.await.map_err(StoreError::from)?;
     Ok((key, operations))
 }
 
 /// Returns the content types of an account and of a key's rules.
-async fn resources(
-    app: &App,
-    account: &crate::store::Account,
-    key: &Key,
-) -> Result<Vec<String>, ApiError> {
+async fn resources(app: &App, account: &Account, key: &Key) -> Result<Vec<String>, ApiError> {
     let mut resources = keys::choices(app, account).await?.resources;
     for rule in &key.rules {
-        if rule.resource != latchkey_protocol::right::EVERY && !resources.contains(&rule.resource) {
+        if rule.resource != EVERY && !resources.contains(&rule.resource) {
             resources.push(rule.resource.clone());
         }
     }

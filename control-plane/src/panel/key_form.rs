@@ -28,6 +28,8 @@ pub(super) struct KeyForm {
     pub(super) limits: Vec<LimitRow>,
     pub(super) choices: Choices,
     pub(super) errors: Errors,
+    /// Whether it holds what was not saved.
+    pub(super) is_changed: bool,
 }
 
 /// A rule as a row of the form.
@@ -70,6 +72,16 @@ impl Choices {
         Ok(Self { resources, actions: rules.actions.clone() })
     }
 
+    /// Returns the row that nothing is filled into.
+    pub(super) fn blank_row(&self, number: usize) -> RuleRow {
+        self.clone().row(number, &Rule { resource: String::new(), actions: Vec::new() })
+    }
+
+    /// Reports whether a name is typed in: there are none to choose from, or too many for each row.
+    pub(super) fn is_typed_in(&self) -> bool {
+        self.resources.is_empty() || self.resources.len() > MAX_CHOICES
+    }
+
     /// Returns the row of a rule; a resource that is no choice becomes one.
     fn row(&mut self, number: usize, rule: &Rule) -> RuleRow {
         let is_choice = rule.resource.is_empty()
@@ -78,36 +90,37 @@ impl Choices {
         if !is_choice && !self.resources.is_empty() {
             self.resources.push(rule.resource.clone());
         }
-        let is_every = rule.actions.iter().any(|action| action == EVERY);
-        let tick = |action: &String| ActionBox {
+        // What is no longer an action of the API can be seen and taken away.
+        let gone =
+            rule.actions.iter().filter(|action| *action != EVERY && !self.actions.contains(action));
+        let every = EVERY.to_owned();
+        let boxes = self.actions.iter().chain(gone).chain(std::iter::once(&every));
+        let actions = boxes.map(|action| ActionBox {
+            label: if action == EVERY { "ALL".to_owned() } else { markup::action_name(action) },
+            is_ticked: rule.actions.contains(action),
             action: action.clone(),
-            label: markup::action_name(action),
-            is_ticked: is_every || rule.actions.contains(action),
-        };
-        RuleRow {
-            number,
-            resource: rule.resource.clone(),
-            actions: self.actions.iter().map(tick).collect(),
-            errors: Vec::new(),
-        }
+        });
+        let actions = actions.collect();
+        RuleRow { number, resource: rule.resource.clone(), actions, errors: Vec::new() }
     }
 }
 
 impl KeyForm {
     /// Returns the form of a key that is to be made.
-    pub(super) fn blank(mut choices: Choices) -> Self {
-        let nothing = Rule { resource: String::new(), actions: Vec::new() };
+    pub(super) fn blank(choices: Choices) -> Self {
+        let rules = vec![choices.blank_row(0)];
         Self {
             name: String::new(),
             environment: String::new(),
             note: String::new(),
             expires_at: String::new(),
-            rules: vec![choices.row(0, &nothing)],
+            rules,
             networks: String::new(),
             enforce: true,
             limits: Vec::new(),
             choices,
             errors: Errors::default(),
+            is_changed: false,
         }
     }
 
@@ -130,6 +143,7 @@ impl KeyForm {
                 .collect(),
             choices,
             errors: Errors::default(),
+            is_changed: false,
         }
     }
 
@@ -151,33 +165,25 @@ impl KeyForm {
             limits: limit_rows::read(form),
             choices,
             errors: Errors::default(),
+            is_changed: false,
         }
     }
 
     /// Does what a button within the form asks for without saving: a row more or less. Reports whether
     /// one did.
     pub(super) fn was_reshaped(&mut self, form: &Form) -> bool {
-        if form.has("add-rule") {
-            let number = limit_rows::next_number(self.rules.iter().map(|row| row.number));
-            let nothing = Rule { resource: String::new(), actions: Vec::new() };
-            let row = self.choices.row(number, &nothing);
-            self.rules.push(row);
-            return true;
-        }
-        if let Ok(number) = form.text("remove-rule").parse::<usize>() {
-            self.rules.retain(|row| row.number != number);
-            return true;
-        }
-        if form.has("add-limit") {
-            let number = limit_rows::next_number(self.limits.iter().map(|row| row.number));
-            self.limits.push(LimitRow::blank(number));
-            return true;
-        }
-        if let Ok(number) = form.text("remove-limit").parse::<usize>() {
-            self.limits.retain(|row| row.number != number);
-            return true;
-        }
-        false
+        let is_reshaped = if let Some(reshape) = form.reshapes("rule") {
+            let row = |number| self.choices.blank_row(number);
+            reshape.apply(&mut self.rules, |row| row.number, row);
+            true
+        } else if let Some(reshape) = form.reshapes("limit") {
+            reshape.apply(&mut self.limits, |row| row.number, LimitRow::blank);
+            true
+        } else {
+            false
+        };
+        self.is_changed |= is_reshaped;
+        is_reshaped
     }
 
     /// Returns the key to make. Rows that nothing was filled into are left out.
@@ -226,10 +232,17 @@ impl KeyForm {
 
     /// Puts beside each field what is wrong with it.
     pub(super) fn with_errors(mut self, errors: Errors) -> Self {
+        self.is_changed = true;
         self.errors.0.extend(errors.0);
         for (index, row) in self.rules.iter_mut().filter(|row| !row.is_blank()).enumerate() {
             let of_row = self.errors.of(&format!("rules[{index}]"));
-            row.errors = of_row.into_iter().map(str::to_owned).collect();
+            row.errors = if row.resource.is_empty() {
+                vec!["Choose a content type.".to_owned()]
+            } else if row.actions.iter().all(|action| !action.is_ticked) {
+                vec!["Tick at least one action.".to_owned()]
+            } else {
+                of_row.into_iter().map(str::to_owned).collect()
+            };
         }
         limit_rows::put_errors(&mut self.limits, &self.errors);
         self
@@ -288,6 +301,9 @@ impl RuleRow {
     }
 }
 
+/// From how many on a list in each row would make pages slow, and finding a name in it, too.
+const MAX_CHOICES: usize = 100;
+
 /// Returns a time as `datetime-local` shows it, in UTC.
 fn shown(at: Time) -> String {
     at.rfc3339().chars().take("2026-01-01T00:00".len()).collect()
@@ -299,6 +315,8 @@ fn filled(text: &str) -> Option<String> {
 
 #[cfg(test)]
 mod tests {
+    use std::collections::BTreeSet;
+
     use super::*;
 
     fn choices() -> Choices {
@@ -313,7 +331,7 @@ mod tests {
               &rule-5-resource=tags&rule-5-action=create&networks=192.0.2.0/24%0D%0A%0D%0A10.0.0.1\
               &expires_at=2030-01-02T03:04&limit-1-name=calls&limit-1-amount=1,000&limit-1-buckets=30\
               &limit-1-unit=86400",
-        );
+        ).unwrap();
         let mut filled = KeyForm::read(&form, choices());
         assert_eq!(filled.choices.resources, ["posts", "tags"], "what is no choice becomes one");
         let key = filled.request_to_make(None).unwrap();
@@ -326,12 +344,30 @@ mod tests {
         assert_eq!(key.limits.unwrap()[0].amount, 1000);
     }
 
+    /// A key that was made with all actions had only those of its day once its note was edited.
+    #[test]
+    fn form_of_a_key_keeps_its_rules_as_they_are() {
+        for actions in [&["*"][..], &["read"], &["create", "read", "gone"]] {
+            let rule = Rule {
+                resource: "tags".to_owned(),
+                actions: actions.iter().map(|&action| action.to_owned()).collect(),
+            };
+            let mut choices = choices();
+            let row = choices.row(0, &rule);
+            let form = KeyForm { rules: vec![row], ..KeyForm::blank(choices) };
+            let [saved] = form.rules().try_into().unwrap();
+            let set = |rule: &Rule| rule.actions.iter().cloned().collect::<BTreeSet<_>>();
+            assert_eq!(set(&saved), set(&rule));
+        }
+    }
+
     #[test]
     fn what_cannot_be_read_is_said_beside_its_field() {
         let form = Form::parse(
             b"name=Web&expires_at=soon&limit-0-name=calls&limit-0-amount=many&limit-0-buckets=1\
               &limit-0-unit=1",
-        );
+        )
+        .unwrap();
         let mut filled = KeyForm::read(&form, choices());
         assert!(filled.request_to_make(None).is_none());
         let filled = filled.with_errors(Errors::default());
@@ -342,14 +378,14 @@ mod tests {
 
     #[test]
     fn rows_come_and_go_without_scripts() {
-        let form = Form::parse(b"rule-4-resource=posts&add-rule=1");
+        let form = Form::parse(b"rule-4-resource=posts&add-rule=1").unwrap();
         let mut filled = KeyForm::read(&form, choices());
         assert!(filled.was_reshaped(&form));
         assert_eq!(filled.rules.iter().map(|row| row.number).collect::<Vec<_>>(), [4, 5]);
-        let form = Form::parse(b"rule-4-resource=posts&rule-5-resource=&remove-rule=4");
+        let form = Form::parse(b"rule-4-resource=posts&rule-5-resource=&remove-rule=4").unwrap();
         let mut filled = KeyForm::read(&form, choices());
         assert!(filled.was_reshaped(&form));
         assert_eq!(filled.rules.iter().map(|row| row.number).collect::<Vec<_>>(), [5]);
-        assert!(!filled.was_reshaped(&Form::parse(b"name=x")));
+        assert!(!filled.was_reshaped(&Form::parse(b"name=x").unwrap()));
     }
 }

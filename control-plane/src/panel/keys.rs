@@ -23,6 +23,7 @@ use crate::session::Visitor;
 use crate::store::keys::{self, KeyFilter};
 use crate::store::{Account, Key, KeyState, Page, Plan, StoreError, plans};
 use crate::time::Time;
+use crate::token;
 
 /// A key, as the panel shows it.
 #[derive(Debug)]
@@ -47,6 +48,11 @@ impl KeyCard {
         self.age_days >= OLD_DAYS && self.key.state != KeyState::Revoked
     }
 
+    /// Returns what tells whether someone changed the key meanwhile.
+    pub(super) fn seen(&self) -> String {
+        fingerprint(&self.key)
+    }
+
     pub(super) fn is_revoked(&self) -> bool {
         self.key.state == KeyState::Revoked
     }
@@ -59,6 +65,24 @@ impl KeyCard {
     pub(super) fn path(&self) -> String {
         path(&self.key)
     }
+}
+
+/// Returns what differs whenever what people edit of a key does.
+pub(super) fn fingerprint(key: &Key) -> String {
+    let Key {
+        name, rules, enforce, environment, note, expires_at, allowed_networks, limits, ..
+    } = key;
+    let edited = serde_json::json!([
+        name,
+        rules,
+        enforce,
+        environment,
+        note,
+        expires_at,
+        allowed_networks,
+        limits
+    ]);
+    token::hex(KeyHash::of(edited.to_string().as_bytes()).as_bytes())
 }
 
 /// Returns the path of a key's page.
@@ -77,8 +101,8 @@ pub(super) struct Facts {
 
 impl Facts {
     /// Returns the facts of an account.
-    pub(super) fn of(db: &Connection, account: &Account) -> Result<Self, StoreError> {
-        let now_ms = Time::now().as_ms();
+    pub(super) fn of(db: &Connection, account: &Account, now: Time) -> Result<Self, StoreError> {
+        let now_ms = now.as_ms();
         let plan = plans::get(db, &account.plan)?;
         let counts = key_counts(db, &account.id, &plan, now_ms.unsigned_abs())?;
         Ok(Self { counts, kept: keys::sealed(db, &account.id)?, plan, now_ms })
@@ -133,7 +157,7 @@ pub(super) async fn list(
             let user_defined = keys::user_defined(db, &account.id, &wanted, &page, now_ms)?;
             let application = keys::application(db, &account.id, now_ms)?;
             let count = keys::count(db, &account.id)?;
-            Ok((Facts::of(db, &account)?, application, user_defined, count))
+            Ok((Facts::of(db, &account, Time::now())?, application, user_defined, count))
         })
         .await?;
     let has_more = user_defined.len() > KEYS_PER_PAGE;
@@ -144,10 +168,12 @@ pub(super) async fn list(
         format!("after={}&search={}{revoked}", key.id, encode(&filter.text))
     });
     let cards = |keys: Vec<Key>| keys.into_iter().map(|key| facts.card(key)).collect::<Vec<_>>();
-    let is_plain = is_first && filter.text.is_empty();
+    let is_named = |key: &Key| key.name.to_lowercase().contains(&filter.text.to_lowercase());
+    let mut application = application;
+    application.retain(|key| is_first && is_named(key));
     Ok(frame::html(&KeysPage {
         frame: Frame::new(visitor, "keys", "API keys").after(&asked),
-        application: if is_plain { cards(application) } else { Vec::new() },
+        application: cards(application),
         user_defined: cards(user_defined),
         count,
         window: facts.window(),
@@ -223,6 +249,11 @@ pub(super) fn hand_over(
     done: &str,
 ) -> Response {
     app.panel.shelf.put(visitor.session, &key.id, token);
+    go_on(app, key, done)
+}
+
+/// Goes on to a key's page, which says what was done and how far that has come.
+pub(super) fn go_on(app: &App, key: &Key, done: &str) -> Response {
     let revision = *app.store.watch_revision().borrow();
     Redirect::to(&format!("{}?done={done}&since={revision}", path(key))).into_response()
 }

@@ -126,8 +126,3 @@ pub(super) fn put_errors(rows: &mut [LimitRow], errors: &Errors) {
         row.errors = of_row.into_iter().map(str::to_owned).collect();
     }
 }
-
-/// Returns the number of a row that comes after all others.
-pub(super) fn next_number(numbers: impl Iterator<Item = usize>) -> usize {
-    numbers.max().map_or(0, |number| number.saturating_add(1))
-}

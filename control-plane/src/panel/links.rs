@@ -7,8 +7,9 @@ use latchkey_protocol::KeyHash;
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::Form;
-use super::{frame, sign_in};
+use super::{frame, markup, sign_in};
 use crate::api::fields::Fields;
+use crate::api::links::normalized;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::session;
@@ -74,7 +75,7 @@ pub(super) async fn take(
     };
     match taken {
         Ok(person) => {
-            let jar = sign_in::start(&app, &parts.headers, &address, person).await?;
+            let jar = sign_in::start(&app, &parts.headers, &address, person, None).await?;
             Ok((jar, Redirect::to("/?done=welcome")).into_response())
         }
         Err(error) => page(&app, &link, &form, form_errors(error)?).await,
@@ -93,7 +94,7 @@ async fn whose(app: &App, link: &Link, form: &Form) -> Result<Who, ApiError> {
     let email = match &link.purpose {
         Purpose::Member { email, .. } => email.clone(),
         Purpose::Operator { email: Some(email) } => email.clone(),
-        Purpose::Operator { email: None } => sign_in::normalized(form.text("email")),
+        Purpose::Operator { email: None } => normalized(form.text("email")),
         Purpose::Password { person } => {
             let person = person.clone();
             let found = app.store.read(move |db| people::get(db, &person)).await?;
@@ -237,6 +238,19 @@ async fn page(app: &App, link: &Link, form: &Form, errors: Errors) -> Result<Res
         button,
         errors,
     }))
+}
+
+impl Link {
+    /// Returns the address of the one who is invited, and as what.
+    pub(super) fn invited(&self) -> (&str, &str) {
+        match &self.purpose {
+            Purpose::Member { email, role, .. } => (email, role.as_str()),
+            Purpose::Operator { email } => {
+                (email.as_deref().unwrap_or("whoever has it"), "operator")
+            }
+            Purpose::Password { person } => (person, "themselves, with a new password"),
+        }
+    }
 }
 
 /// What NIST SP 800-63B asks of a password that is the only factor is 8; a few more cost nothing.

@@ -30,9 +30,16 @@ pub(crate) fn time(at: &Time) -> Markup {
     Markup(format!(r#"<time datetime="{exact}" title="{shown}">{shown}</time>"#))
 }
 
+/// Returns a time to the second.
+pub(crate) fn time_seconds(at: &Time) -> Markup {
+    let exact = at.rfc3339();
+    let shown = format!("{}, {}", at.to_day(), at.to_clock());
+    Markup(format!(r#"<time datetime="{exact}" title="{shown}" data-seconds>{shown}</time>"#))
+}
+
 /// Returns a time in milliseconds since the epoch.
 pub(crate) fn time_ms(at_ms: &u64) -> Markup {
-    time(&Time::from_ms(i64::try_from(*at_ms).unwrap_or(i64::MAX)))
+    time(&Time::from_unsigned_ms(*at_ms))
 }
 
 /// Returns a time, or a word where there is none.
@@ -105,6 +112,45 @@ pub(crate) fn action_name(action: &str) -> String {
     if action == EVERY { "all actions".to_owned() } else { action.to_uppercase().replace('_', " ") }
 }
 
+/// Returns a message as a sentence: with a capital and a full stop, and code as code.
+pub(crate) fn sentence(message: &str) -> Markup {
+    let mut html = String::with_capacity(message.len() + 16);
+    let mut is_code = false;
+    for (index, part) in message.split('`').enumerate() {
+        if index > 0 {
+            html.push_str(if is_code { "</code>" } else { "<code>" });
+            is_code = !is_code;
+        }
+        let mut chars = part.chars();
+        if index == 0
+            && let Some(first) = chars.next()
+        {
+            escape(first.to_uppercase(), &mut html);
+        }
+        escape(chars, &mut html);
+    }
+    if is_code {
+        html.push_str("</code>");
+    }
+    if !message.ends_with(['.', '!', '?']) {
+        html.push('.');
+    }
+    Markup(html)
+}
+
+fn escape(text: impl Iterator<Item = char>, html: &mut String) {
+    for character in text {
+        match character {
+            '&' => html.push_str("&amp;"),
+            '<' => html.push_str("&lt;"),
+            '>' => html.push_str("&gt;"),
+            '"' => html.push_str("&quot;"),
+            '\'' => html.push_str("&#39;"),
+            other => html.push(other),
+        }
+    }
+}
+
 /// Returns a QR code of a text as SVG; none if the text is too long for one.
 pub(crate) fn qr(text: &str) -> Option<Markup> {
     let code = QRBuilder::new(text).build().ok()?;
@@ -114,6 +160,18 @@ pub(crate) fn qr(text: &str) -> Option<Markup> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn message_becomes_a_sentence_and_nothing_else() {
+        for (message, shown) in [
+            ("expected `*`, found `<b>`", "Expected <code>*</code>, found <code>&lt;b&gt;</code>."),
+            ("`x` is \"there\" twice!", "<code>x</code> is &quot;there&quot; twice!"),
+            ("one ` only", "One <code> only</code>."),
+            ("", "."),
+        ] {
+            assert_eq!(sentence(message).to_string(), shown);
+        }
+    }
 
     #[test]
     fn numbers_and_times_are_for_people() {

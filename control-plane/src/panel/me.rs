@@ -74,7 +74,7 @@ pub(super) async fn set_password(
     app.store
         .change(visitor.origin(), move |change| people::set_password(change, &person, &hashed))
         .await?;
-    let jar = sign_in::start(&app, &headers, &visitor.address, visitor.person).await?;
+    let jar = sign_in::start(&app, &headers, &visitor.address, visitor.person, None).await?;
     Ok((jar, Redirect::to("/me?done=password-saved")).into_response())
 }
 
@@ -88,7 +88,7 @@ pub(super) async fn sign_out_everywhere(
     app.store
         .change(visitor.origin(), move |change| sessions::sign_out_everywhere(change, &person))
         .await?;
-    let jar = sign_in::start(&app, &headers, &visitor.address, visitor.person).await?;
+    let jar = sign_in::start(&app, &headers, &visitor.address, visitor.person, None).await?;
     Ok((jar, Redirect::to("/me?done=signed-out-everywhere")).into_response())
 }
 

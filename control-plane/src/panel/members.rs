@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
-use super::{markup, sign_in};
+use super::markup;
 use crate::api::links::{self as invitations, NewLink};
 use crate::app::App;
 use crate::error::ApiError;
@@ -24,6 +24,8 @@ struct MembersPage {
     members: Vec<Member>,
     invitations: Vec<Link>,
     email: String,
+    /// What was chosen to invite as.
+    invited_as: Role,
     errors: Errors,
     /// The link that was just made.
     link: Option<String>,
@@ -35,7 +37,8 @@ pub(super) async fn list(
     visitor: Visitor,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    page(&app, visitor, String::new(), Errors::default(), None, &asked).await
+    let nobody = (String::new(), Role::Developer);
+    page(&app, visitor, nobody, Errors::default(), None, &asked).await
 }
 
 /// Makes an invitation and shows its link once.
@@ -45,14 +48,24 @@ pub(super) async fn invite(
     form: Form,
 ) -> Result<Response, Failure> {
     let role = role(&visitor, &form)?;
-    let email = sign_in::normalized(form.text("email"));
+    let email = invitations::normalized(form.text("email"));
     let purpose =
         Purpose::Member { account: visitor.account()?.id.clone(), role, email: email.clone() };
     match invitations::make(&app, visitor.origin(), purpose).await {
         Ok(NewLink { url, .. }) => {
-            page(&app, visitor, String::new(), Errors::default(), Some(url), &Form::default()).await
+            page(
+                &app,
+                visitor,
+                (String::new(), role),
+                Errors::default(),
+                Some(url),
+                &Form::default(),
+            )
+            .await
         }
-        Err(error) => page(&app, visitor, email, form_errors(error)?, None, &Form::default()).await,
+        Err(error) => {
+            page(&app, visitor, (email, role), form_errors(error)?, None, &Form::default()).await
+        }
     }
 }
 
@@ -79,7 +92,10 @@ pub(super) async fn remove(
     Path((account, person)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     check_owner(&app, &visitor, &person).await?;
-    let to = format!("/accounts/{account}/members?done=member-removed");
+    // Who leaves finds nothing there any more.
+    let leaves = person == visitor.person.id && !visitor.person.is_operator;
+    let members = format!("/accounts/{account}/members?done=member-removed");
+    let to = if leaves { "/".to_owned() } else { members };
     app.store
         .change(visitor.origin(), move |change| people::remove_member(change, &account, &person))
         .await?;
@@ -130,7 +146,7 @@ async fn check_owner(app: &App, visitor: &Visitor, person: &str) -> Result<(), A
 async fn page(
     app: &App,
     visitor: Visitor,
-    email: String,
+    (email, invited_as): (String, Role),
     errors: Errors,
     link: Option<String>,
     asked: &Form,
@@ -144,18 +160,5 @@ async fn page(
         })
         .await?;
     let frame = Frame::new(visitor, "members", "Members").after(asked);
-    Ok(frame::html(&MembersPage { frame, members, invitations, email, errors, link }))
-}
-
-impl Link {
-    /// Returns the address of the one who is invited, and as what.
-    pub(super) fn invited(&self) -> (&str, &str) {
-        match &self.purpose {
-            Purpose::Member { email, role, .. } => (email, role.as_str()),
-            Purpose::Operator { email } => {
-                (email.as_deref().unwrap_or("whoever has it"), "operator")
-            }
-            Purpose::Password { person } => (person, "new password"),
-        }
-    }
+    Ok(frame::html(&MembersPage { frame, members, invitations, email, invited_as, errors, link }))
 }

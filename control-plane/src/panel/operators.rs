@@ -7,7 +7,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
-use super::{markup, sign_in};
+use super::markup;
 use crate::api::links::{self as invitations, NewLink};
 use crate::app::App;
 use crate::error::ApiError;
@@ -22,7 +22,9 @@ struct OperatorsPage {
     frame: Frame,
     operators: Vec<Person>,
     invitations: Vec<Link>,
+    /// What was filled in: whom to invite, and who lost a password.
     email: String,
+    person_email: String,
     errors: Errors,
     /// The link that was just made, and for whom.
     link: Option<(String, String)>,
@@ -34,7 +36,7 @@ pub(super) async fn list(
     visitor: Visitor,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    page(&app, visitor, String::new(), Errors::default(), None, &asked).await
+    page(&app, visitor, Default::default(), Errors::default(), None, &asked).await
 }
 
 /// Makes an invitation and shows its link once.
@@ -43,7 +45,7 @@ pub(super) async fn invite(
     visitor: Visitor,
     form: Form,
 ) -> Result<Response, Failure> {
-    let email = sign_in::normalized(form.text("email"));
+    let email = invitations::normalized(form.text("email"));
     let purpose = Purpose::Operator { email: Some(email.clone()) };
     show_link(&app, visitor, email, purpose).await
 }
@@ -54,10 +56,13 @@ pub(super) async fn password_link(
     visitor: Visitor,
     form: Form,
 ) -> Result<Response, Failure> {
-    let email = sign_in::normalized(form.text("person_email"));
+    let email = invitations::normalized(form.text("person_email"));
     match invitations::purpose_password(&app, &email, "person_email").await {
         Ok(purpose) => show_link(&app, visitor, email, purpose).await,
-        Err(error) => page(&app, visitor, email, form_errors(error)?, None, &Form::default()).await,
+        Err(error) => {
+            let filled = (String::new(), email);
+            page(&app, visitor, filled, form_errors(error)?, None, &Form::default()).await
+        }
     }
 }
 
@@ -94,16 +99,19 @@ async fn show_link(
     match made {
         Ok(NewLink { url, .. }) => {
             let link = Some((email, url));
-            page(app, visitor, String::new(), Errors::default(), link, &Form::default()).await
+            page(app, visitor, Default::default(), Errors::default(), link, &Form::default()).await
         }
-        Err(error) => page(app, visitor, email, form_errors(error)?, None, &Form::default()).await,
+        Err(error) => {
+            let filled = (email, String::new());
+            page(app, visitor, filled, form_errors(error)?, None, &Form::default()).await
+        }
     }
 }
 
 async fn page(
     app: &App,
     visitor: Visitor,
-    email: String,
+    (email, person_email): (String, String),
     errors: Errors,
     link: Option<(String, String)>,
     asked: &Form,
@@ -114,5 +122,13 @@ async fn page(
     people.retain(|person| person.is_operator);
     let frame = Frame::new(visitor, "operators", "Operators").after(asked);
     let operators = people;
-    Ok(frame::html(&OperatorsPage { frame, operators, invitations, email, errors, link }))
+    Ok(frame::html(&OperatorsPage {
+        frame,
+        operators,
+        invitations,
+        email,
+        person_email,
+        errors,
+        link,
+    }))
 }

@@ -17,7 +17,10 @@ pub(super) struct Picture {
 /// A content type.
 #[derive(Debug)]
 pub(super) struct Node {
+    /// Cut off if it is long.
     pub(super) name: String,
+    /// All of it.
+    pub(super) title: String,
     pub(super) x: i32,
     pub(super) y: i32,
     pub(super) width: i32,
@@ -70,7 +73,7 @@ impl Picture {
                 None => pairs.push((from, to, vec![field])),
             }
         }
-        let find = |name: &str| nodes.iter().find(|node| node.name == name || is_any(node, name));
+        let find = |name: &str| nodes.iter().find(|node| node.title == name || is_any(node, name));
         let arrows = pairs.iter().filter_map(|(from, to, fields)| {
             let to_name = if *to == "*" { "any type" } else { to };
             Some(Arrow {
@@ -84,16 +87,21 @@ impl Picture {
 }
 
 fn is_any(node: &Node, name: &str) -> bool {
-    name == "*" && node.name == ANY
+    name == "*" && node.title == ANY
 }
 
 fn place(index: usize, count: usize, name: &str, resources: &[Resource]) -> Node {
     #[expect(clippy::cast_precision_loss, reason = "there are few nodes")]
     let angle = TAU * (index as f64) / (count as f64) - TAU / 4.0;
     let shown = if name == "*" { ANY } else { name };
-    let chars = i32::try_from(shown.chars().count().min(MAX_CHARS)).unwrap_or_default();
+    let cut: String = match shown.char_indices().nth(MAX_CHARS) {
+        Some((end, _)) => format!("{}…", &shown[..end]),
+        None => shown.to_owned(),
+    };
+    let chars = i32::try_from(cut.chars().count()).unwrap_or_default();
     Node {
-        name: shown.to_owned(),
+        name: cut,
+        title: shown.to_owned(),
         x: WIDTH / 2 + round(angle.cos() * f64::from(WIDTH / 2 - 130)),
         y: HEIGHT / 2 + round(angle.sin() * f64::from(HEIGHT / 2 - 40)),
         width: 30 + chars * 11,
@@ -104,7 +112,7 @@ fn place(index: usize, count: usize, name: &str, resources: &[Resource]) -> Node
 /// Returns a curve from the rim of one node to that of another, bent to one side so that two arrows
 /// that go both ways do not lie on each other.
 fn curve(from: &Node, to: &Node) -> String {
-    if from.name == to.name {
+    if from.title == to.title {
         let (x, y) = (from.x, from.y - NODE_HEIGHT / 2);
         return format!(
             "M {} {y} C {} {}, {} {}, {} {y}",
@@ -139,8 +147,8 @@ fn round(value: f64) -> i32 {
 /// Name of the node that stands for every type.
 const ANY: &str = "any type";
 
-/// Names longer than this are cut off by the picture's reader, not by us.
-const MAX_CHARS: usize = 24;
+/// Longer names are cut off.
+const MAX_CHARS: usize = 18;
 
 /// More nodes than this cannot be told apart.
 const MAX_NODES: usize = 24;

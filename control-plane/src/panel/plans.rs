@@ -45,6 +45,8 @@ struct PlanPage {
     max_user_keys: String,
     limits: Vec<LimitRow>,
     errors: Errors,
+    /// Whether it holds what was not saved.
+    is_changed: bool,
 }
 
 /// Shows the form of a new plan.
@@ -57,6 +59,7 @@ pub(super) async fn new(visitor: Visitor) -> Result<Response, Failure> {
         max_user_keys: "10".to_owned(),
         limits: vec![LimitRow::blank(0)],
         errors: Errors::default(),
+        is_changed: false,
     }))
 }
 
@@ -89,6 +92,7 @@ pub(super) async fn show(
         id: plan.id,
         name: plan.name,
         errors: Errors::default(),
+        is_changed: false,
     }))
 }
 
@@ -123,22 +127,19 @@ async fn put(
     is_taken: bool,
     form: &Form,
 ) -> Result<Response, Failure> {
+    let title = if path.is_some() { id.as_str() } else { "New plan" };
     let mut page = PlanPage {
-        frame: Frame::new(visitor, "plans", "Plan"),
+        frame: Frame::new(visitor, "plans", title),
         path,
         name: form.text("name").to_owned(),
         max_user_keys: form.text("max_user_keys").to_owned(),
         limits: limit_rows::read(form),
         errors: Errors::default(),
+        is_changed: true,
         id,
     };
-    if form.has("add-limit") {
-        let number = limit_rows::next_number(page.limits.iter().map(|row| row.number));
-        page.limits.push(LimitRow::blank(number));
-        return Ok(frame::html(&page));
-    }
-    if let Ok(number) = form.text("remove-limit").parse::<usize>() {
-        page.limits.retain(|row| row.number != number);
+    if let Some(reshape) = form.reshapes("limit") {
+        reshape.apply(&mut page.limits, |row| row.number, LimitRow::blank);
         return Ok(frame::html(&page));
     }
     let mut errors = Errors::default();

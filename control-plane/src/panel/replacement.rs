@@ -3,10 +3,10 @@
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::Response;
-use latchkey_protocol::Window;
+use latchkey_protocol::{KeyKind, Window};
 
 use super::chart::{Chart, Value};
-use super::failure::Failure;
+use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::key::find;
@@ -16,7 +16,7 @@ use crate::api::keys::{CreateKey, issue};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::session::Visitor;
-use crate::store::{Key, keys};
+use crate::store::{Key, KeyState, StoreError, keys};
 use crate::time::Time;
 
 #[derive(Template)]
@@ -26,8 +26,11 @@ struct ReplacementPage {
     old: Side,
     new: Option<Side>,
     window: String,
+    /// Whether the plan has no room for another key.
+    is_full: bool,
     /// Name that the new key could have.
     suggestion: String,
+    errors: Errors,
     /// For how long the old key must not have been used, in seconds.
     quiet_seconds: u64,
     /// When the old key will have been quiet for so long; absent if it has been.
@@ -65,32 +68,9 @@ pub(super) async fn show(
     Path((_, id)): Path<(String, String)>,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let old = find(&app, &visitor, &id).await?;
-    if old.kind != latchkey_protocol::KeyKind::UserDefined {
-        return Err(ApiError::NoSuchPath.into());
-    }
-    let account = visitor.account()?.clone();
-    let now = Time::now();
-    let (facts, replacement) = app
-        .store
-        .read(move |db| {
-            let mut replacements = keys::replacements(db, &account.id, &id, now.as_ms())?;
-            Ok((Facts::of(db, &account)?, replacements.pop()))
-        })
-        .await?;
-    let quiet_seconds = asked.text("quiet").parse().unwrap_or(86_400);
-    let quiet_ms = i64::try_from(quiet_seconds).unwrap_or(i64::MAX).saturating_mul(1000);
-    let quiet_at = old.last_used_at.map(|used| used.as_ms().saturating_add(quiet_ms));
-    let suggestion = format!("{} ({})", old.name, now.to_day());
-    Ok(frame::html(&ReplacementPage {
-        frame: Frame::new(visitor, "keys", format!("Replace {}", old.name)).after(&asked),
-        old: side(&facts, old, now),
-        new: replacement.map(|key| side(&facts, key, now)),
-        window: facts.window(),
-        suggestion,
-        quiet_seconds,
-        quiet_at: quiet_at.filter(|at_ms| *at_ms > now.as_ms()).map(Time::from_ms),
-    }))
+    let old = replaceable(&app, &visitor, &id).await?;
+    let name = format!("{} ({})", old.name, Time::now().to_day());
+    page(&app, visitor, old, name, Errors::default(), &asked).await
 }
 
 /// Makes the new key.
@@ -100,20 +80,68 @@ pub(super) async fn create(
     Path((_, id)): Path<(String, String)>,
     form: Form,
 ) -> Result<Response, Failure> {
-    let old = find(&app, &visitor, &id).await?;
+    let old = replaceable(&app, &visitor, &id).await?;
+    if old.state == KeyState::Revoked {
+        let message = "a key that was removed cannot be replaced; make a new one";
+        return Err(ApiError::from(StoreError::Conflict(message.to_owned())).into());
+    }
+    let name = form.text("name").to_owned();
+    let replaced = old.clone();
     let body = CreateKey {
-        name: form.text("name").to_owned(),
-        rules: Some(old.rules),
-        enforce: old.enforce,
-        expires_at: None,
-        environment: old.environment,
-        allowed_networks: Some(old.allowed_networks),
-        limits: Some(old.limits),
-        note: old.note,
-        replaces: Some(old.id),
+        name: name.clone(),
+        rules: Some(replaced.rules),
+        enforce: replaced.enforce,
+        expires_at: replaced.expires_at.filter(|at| *at > Time::now()),
+        environment: replaced.environment,
+        allowed_networks: Some(replaced.allowed_networks),
+        limits: Some(replaced.limits),
+        note: replaced.note,
+        replaces: Some(replaced.id),
     };
-    let (key, token) = issue(&app, &old.account, visitor.origin(), body).await?;
-    Ok(hand_over(&app, &visitor, &key, token, "key-created"))
+    match issue(&app, &old.account, visitor.origin(), body).await {
+        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, token, "key-created")),
+        Err(error) => page(&app, visitor, old, name, form_errors(error)?, &Form::default()).await,
+    }
+}
+
+/// Returns a key that can be replaced by another.
+async fn replaceable(app: &App, visitor: &Visitor, id: &str) -> Result<Key, ApiError> {
+    let key = find(app, visitor, id).await?;
+    if key.kind == KeyKind::UserDefined { Ok(key) } else { Err(ApiError::NoSuchPath) }
+}
+
+async fn page(
+    app: &App,
+    visitor: Visitor,
+    old: Key,
+    suggestion: String,
+    errors: Errors,
+    asked: &Form,
+) -> Result<Response, Failure> {
+    let account = visitor.account()?.clone();
+    let (now, id) = (Time::now(), old.id.clone());
+    let (facts, replacement, count) = app
+        .store
+        .read(move |db| {
+            let mut replacements = keys::replacements(db, &account.id, &id, now.as_ms())?;
+            let facts = Facts::of(db, &account, now)?;
+            Ok((facts, replacements.pop(), keys::count(db, &account.id)?))
+        })
+        .await?;
+    let quiet_seconds = asked.text("quiet").parse().unwrap_or(86_400);
+    let quiet_ms = i64::try_from(quiet_seconds).unwrap_or(i64::MAX).saturating_mul(1000);
+    let quiet_at = old.last_used_at.map(|used| used.as_ms().saturating_add(quiet_ms));
+    Ok(frame::html(&ReplacementPage {
+        frame: Frame::new(visitor, "keys", format!("Replace {}", old.name)).after(asked),
+        old: side(&facts, old, now),
+        new: replacement.map(|key| side(&facts, key, now)),
+        window: facts.window(),
+        is_full: count >= facts.plan.max_user_keys,
+        suggestion,
+        errors,
+        quiet_seconds,
+        quiet_at: quiet_at.filter(|at_ms| *at_ms > now.as_ms()).map(Time::from_ms),
+    }))
 }
 
 fn side(facts: &Facts, key: Key, now: Time) -> Side {
@@ -124,9 +152,13 @@ fn side(facts: &Facts, key: Key, now: Time) -> Side {
     let none = std::collections::BTreeMap::new();
     let counts = facts.counts.by_key.get(&key.id).unwrap_or(&none);
     let value = |bucket: u64| {
-        let start = Time::from_ms(i64::try_from(window.starts_at_ms(bucket)).unwrap_or(i64::MAX));
-        let name = if seconds.is_multiple_of(86_400) { start.to_day() } else { start.to_text() };
-        Value { name, count: counts.get(&bucket).copied().unwrap_or_default() }
+        let start = Time::from_unsigned_ms(window.starts_at_ms(bucket));
+        let is_day = seconds.is_multiple_of(86_400);
+        Value {
+            name: if is_day { start.to_day() } else { start.to_text() },
+            count: counts.get(&bucket).copied().unwrap_or_default(),
+            at: (!is_day).then_some(start),
+        }
     };
     let rows: Vec<Value> =
         (current.saturating_sub(buckets.min(MAX_BARS) - 1)..=current).map(value).collect();

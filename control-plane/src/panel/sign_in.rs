@@ -1,5 +1,6 @@
 //! Signing in and out.
 
+use std::net::IpAddr;
 use std::num::NonZeroU32;
 use std::time::Duration;
 
@@ -15,10 +16,12 @@ use latchkey_protocol::KeyHash;
 use super::failure::Failure;
 use super::form::{Asked, Form};
 use super::frame;
+use crate::api::links::normalized;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::session::{self, Visitor};
-use crate::store::{Origin, Person, people, sessions};
+use crate::store::sessions::{self, NewSession};
+use crate::store::{Origin, Person, people};
 use crate::token;
 
 #[derive(Template)]
@@ -53,8 +56,9 @@ pub(super) async fn sign_in(
     let email = normalized(form.text("email"));
     let next = local(form.text("next")).to_owned();
     match check(&app, &email, form.verbatim("password"), &session::address(&parts)).await? {
-        Some(person) => {
-            let jar = start(&app, &parts.headers, &session::address(&parts), person).await?;
+        Some((person, checked)) => {
+            let address = session::address(&parts);
+            let jar = start(&app, &parts.headers, &address, person, Some(checked)).await?;
             Ok((jar, Redirect::to(&next)).into_response())
         }
         None => {
@@ -76,7 +80,7 @@ pub(super) async fn sign_out(
     Ok((jar, Redirect::to("/sign-in")).into_response())
 }
 
-/// Returns the person of an e-mail address and a password, if there is one.
+/// Returns the person of an e-mail address and a password, with the password's hash, if there is one.
 ///
 /// # Errors
 ///
@@ -86,36 +90,38 @@ pub(super) async fn check(
     email: &str,
     password: &str,
     address: &str,
-) -> Result<Option<Person>, ApiError> {
+) -> Result<Option<(Person, String)>, ApiError> {
     app.panel.throttle.check(email, address)?;
     let asked = email.to_owned();
     let found = app.store.read(move |db| people::by_email(db, &asked)).await?;
     let (person, hashed) = found.unzip();
-    if app.panel.passwords.matches(password.to_owned(), hashed).await {
-        return Ok(person);
+    if app.panel.passwords.matches(password.to_owned(), hashed.clone()).await? {
+        return Ok(person.zip(hashed));
     }
     // Not the address that was typed: people type passwords into that field.
     tracing::warn!(address, is_known = person.is_some(), "someone could not sign in");
     Ok(None)
 }
 
-/// Starts a session and returns its cookie.
+/// Starts a session in the place of the one that there is, and returns its cookie. `checked` is the hash
+/// of the password that was right.
 pub(super) async fn start(
     app: &App,
     headers: &HeaderMap,
     address: &str,
     person: Person,
+    checked: Option<String>,
 ) -> Result<CookieJar, ApiError> {
     let secret = token::new_secret();
-    let (hash, agent) = (KeyHash::of(secret.as_bytes()), session::agent(headers));
+    let new = NewSession {
+        hash: KeyHash::of(secret.as_bytes()),
+        agent: session::agent(headers),
+        checked,
+        before: session::presented(headers, app).map(|secret| KeyHash::of(secret.as_bytes())),
+    };
     let origin = Origin { actor: person.email.clone(), address: address.to_owned() };
-    app.store.change(origin, move |change| sessions::start(change, &person, &hash, &agent)).await?;
+    app.store.change(origin, move |change| sessions::start(change, &person, &new)).await?;
     Ok(CookieJar::new().add(session::cookie(secret, app.panel.is_secure(headers))))
-}
-
-/// Returns an e-mail address as it is stored.
-pub(super) fn normalized(email: &str) -> String {
-    email.trim().to_lowercase()
 }
 
 /// Returns a path of the panel's own, whatever the text: no other site may be named.
@@ -130,9 +136,9 @@ fn local(next: &str) -> &str {
 /// Bounds how often passwords can be tried.
 #[derive(Debug)]
 pub(super) struct Throttle {
-    by_person_and_address: DefaultKeyedRateLimiter<(String, String)>,
-    by_person: DefaultKeyedRateLimiter<String>,
-    by_address: DefaultKeyedRateLimiter<String>,
+    by_person_and_network: DefaultKeyedRateLimiter<(KeyHash, KeyHash)>,
+    by_person: DefaultKeyedRateLimiter<KeyHash>,
+    by_network: DefaultKeyedRateLimiter<KeyHash>,
 }
 
 impl Throttle {
@@ -141,32 +147,41 @@ impl Throttle {
             Quota::with_period(every).unwrap_or(Quota::per_second(burst)).allow_burst(burst)
         };
         Self {
-            by_person_and_address: RateLimiter::keyed(quota(FEW, Duration::from_secs(30))),
+            by_person_and_network: RateLimiter::keyed(quota(FEW, Duration::from_secs(30))),
             by_person: RateLimiter::keyed(quota(SOME, Duration::from_secs(15))),
-            by_address: RateLimiter::keyed(quota(SOME, Duration::from_secs(5))),
+            by_network: RateLimiter::keyed(quota(SOME, Duration::from_secs(5))),
         }
     }
 
-    /// Counts an attempt to sign in.
+    /// Counts an attempt to sign in. One that is refused for its address counts for no person: else
+    /// anyone could lock everyone out.
     fn check(&self, email: &str, address: &str) -> Result<(), ApiError> {
-        let (email, address) = (email.to_owned(), address.to_owned());
-        let each = [
-            self.by_address.check_key(&address),
-            self.by_person.check_key(&email),
-            self.by_person_and_address.check_key(&(email, address)),
-        ];
-        if self.by_address.len() + self.by_person.len() > CROWD {
-            self.by_address.retain_recent();
+        let (email, network) = (KeyHash::of(email.as_bytes()), network(address));
+        let pairs = self.by_person_and_network.len();
+        if pairs + self.by_network.len() + self.by_person.len() > CROWD {
+            self.by_network.retain_recent();
             self.by_person.retain_recent();
-            self.by_person_and_address.retain_recent();
+            self.by_person_and_network.retain_recent();
         }
-        let now = DefaultClock::default().now();
-        let waits = each.into_iter().filter_map(Result::err).map(|until| until.wait_time_from(now));
-        match waits.max() {
-            Some(wait) => Err(ApiError::Throttled { retry_after_seconds: wait.as_secs() + 1 }),
-            None => Ok(()),
-        }
+        self.by_network
+            .check_key(&network)
+            .and_then(|()| self.by_person_and_network.check_key(&(email, network)))
+            .and_then(|()| self.by_person.check_key(&email))
+            .map_err(|until| {
+                let wait = until.wait_time_from(DefaultClock::default().now());
+                ApiError::Throttled { retry_after_seconds: wait.as_secs() + 1 }
+            })
     }
+}
+
+/// Returns the network of which a client has all addresses: of IPv6, the first 64 bits.
+fn network(address: &str) -> KeyHash {
+    let bits = match address.parse() {
+        Ok(IpAddr::V4(address)) => address.octets().to_vec(),
+        Ok(IpAddr::V6(address)) => address.octets()[..8].to_vec(),
+        Err(_) => Vec::new(),
+    };
+    KeyHash::of(&bits)
 }
 
 /// Attempts of one person from one address before each takes half a minute.
@@ -206,6 +221,13 @@ mod tests {
             "{refused}"
         );
         assert!(throttle.check("bob@example.com", "192.0.2.1").is_ok());
+        for _ in 0..1_000 {
+            let _ = throttle.check("ada@example.com", "192.0.2.1");
+        }
         assert!(throttle.check("ada@example.com", "192.0.2.2").is_ok());
+        for host in 0..FEW.get() {
+            assert!(throttle.check("eve@example.com", &format!("2001:db8::{host}")).is_ok());
+        }
+        assert!(throttle.check("eve@example.com", "2001:db8::ffff").is_err(), "it is one network");
     }
 }

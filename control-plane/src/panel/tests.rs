@@ -11,6 +11,7 @@ use latchkey_protocol::KeyHash;
 use tokio::sync::watch;
 use tower::ServiceExt;
 
+use super::keys::Facts;
 use super::{Panel, Route, routes};
 use crate::api::keys::{CreateKey, issue};
 use crate::app::App;
@@ -22,7 +23,8 @@ use crate::profiles::Profiles;
 use crate::session::Needs;
 use crate::store::links::{self, Purpose};
 use crate::store::people::{self, NewPerson};
-use crate::store::{NewAccount, Origin, Role, Store, accounts, plans, sessions};
+use crate::store::{Change, NewAccount, Origin, Role, Store, accounts, plans, sessions};
+use crate::time::Time;
 
 /// Someone who opens a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -126,6 +128,7 @@ impl World {
             recalls,
             operator: Credential::of("operator"),
             edge: Credential::of("edge"),
+            trusted_proxies: Arc::from([]),
             token_access: TokenAccess::Api,
             sealing: None,
             panel: Arc::new(Panel::new("http://localhost").unwrap()),
@@ -262,7 +265,8 @@ async fn sign_in(app: &App, who: Who) {
     let hash = KeyHash::of(secret(who).as_bytes());
     let id = format!("person_{}", who.name());
     let (person, _) = app.store.read(move |db| people::get(db, &id)).await.unwrap();
-    app.store.change(origin(), move |c| sessions::start(c, &person, &hash, "test")).await.unwrap();
+    let new = sessions::NewSession { hash, agent: String::new(), checked: None, before: None };
+    app.store.change(origin(), move |change| sessions::start(change, &person, &new)).await.unwrap();
 }
 
 fn origin() -> Origin {
@@ -372,6 +376,74 @@ async fn nothing_of_an_account_is_reached_through_another() {
         assert!(!body.contains("Website"), "{path}");
     }
     assert_eq!(world.changes().await, before);
+}
+
+/// Tokens are to be replaced every 90 days.
+#[tokio::test]
+async fn token_that_is_90_days_old_is_marked() {
+    let world = World::new().await;
+    let key = world.key.clone();
+    let is_old = async |days: i64| {
+        let key = key.clone();
+        let at = Time::from_ms(Time::now().as_ms() + days * 86_400_000);
+        let card = world.app.store.read(move |db| {
+            let account = accounts::get(db, "acme")?;
+            let key = crate::store::keys::get(db, "acme", &key, at.as_ms())?;
+            Ok(Facts::of(db, &account, at)?.card(key))
+        });
+        card.await.unwrap().is_old()
+    };
+    assert!(!is_old(89).await);
+    assert!(is_old(91).await);
+}
+
+/// Who is no longer a member, or no operator any more, has left no way back.
+#[tokio::test]
+async fn links_end_with_what_their_maker_was() {
+    let world = World::new().await;
+    let make = async |purpose: Purpose, id: &'static str, maker: &str| {
+        let origin = Origin { actor: maker.to_owned(), address: String::new() };
+        let hash = KeyHash::of(id.as_bytes());
+        let made =
+            move |change: &mut Change<'_>| links::create(change, id, &hash, &purpose, i64::MAX);
+        world.app.store.change(origin, made).await.unwrap();
+    };
+    let exists = async |id: &'static str| {
+        let find = move |db: &rusqlite::Connection| links::find(db, &KeyHash::of(id.as_bytes()), 0);
+        world.app.store.read(find).await.unwrap().is_some()
+    };
+    let member = |email: &str| Purpose::Member {
+        account: "acme".to_owned(),
+        role: Role::Admin,
+        email: email.to_owned(),
+    };
+    make(member("admin@example.com"), "for_admin", "owner@example.com").await;
+    make(member("x@example.com"), "by_admin", "admin@example.com").await;
+    make(member("y@example.com"), "by_owner", "owner@example.com").await;
+    let password = Purpose::Password { person: "person_owner".to_owned() };
+    make(password, "by_operator", "operator@example.com").await;
+    world
+        .app
+        .store
+        .change(origin(), |change| {
+            people::remove_member(change, "acme", "person_admin")?;
+            people::set_operator(change, "person_viewer", true)?;
+            people::set_operator(change, "person_operator", false)
+        })
+        .await
+        .unwrap();
+    for id in ["for_admin", "by_admin", "by_operator"] {
+        assert!(!exists(id).await, "{id}");
+    }
+    assert!(exists("by_owner").await);
+
+    // One that gives nothing new is used up all the same.
+    let take = || {
+        let hash = KeyHash::of(b"secret_operator");
+        world.app.store.change(origin(), move |c| links::take(c, &hash, "person_viewer"))
+    };
+    take().await.unwrap();
+    assert!(take().await.is_err());
 }
 
 /// Admins manage members, but neither make owners nor touch them.

@@ -27,7 +27,9 @@ struct UsagePage {
     as_of: Time,
     limits: Vec<LimitView>,
     keys: Vec<KeyRow>,
-    /// Calls in all keys' windows together.
+    /// Length of the window of the calls by key.
+    window: String,
+    /// Calls of all keys together.
     keys_total: u64,
     /// Calls per day of the last months.
     days: Option<Chart>,
@@ -67,6 +69,11 @@ pub(super) async fn show(State(app): State<App>, visitor: Visitor) -> Result<Res
     let account = visitor.account()?.clone();
     let usage = of_account(&app, &account.id).await?;
     let now_ms = usage.as_of.as_ms().unsigned_abs();
+    let window = usage
+        .limits
+        .iter()
+        .map(|limit| u64::from(limit.bucket_seconds) * limit.buckets.len() as u64);
+    let window = markup::duration(window.max().unwrap_or(30 * 86_400));
     let (id, limits) = (account.id.clone(), usage.limits);
     let limits = app
         .store
@@ -94,6 +101,7 @@ pub(super) async fn show(State(app): State<App>, visitor: Visitor) -> Result<Res
         as_of: usage.as_of,
         limits,
         keys,
+        window,
         keys_total,
         days: (!day_rows.is_empty()).then(|| Chart::side_by_side(&day_rows, None)),
         day_rows,
@@ -127,8 +135,7 @@ fn view(
     let next_out = counts.iter().find(|(_, count)| *count > 0).filter(|_| adds_up);
     let next_out = next_out.map(|&(start_ms, count)| {
         let leaves_at_ms = window.leaves_at_ms(window.bucket(start_ms));
-        let leaves_at = Time::from_ms(i64::try_from(leaves_at_ms).unwrap_or(i64::MAX));
-        (name(start_ms, usage.bucket_seconds), count, leaves_at)
+        (name(start_ms, usage.bucket_seconds), count, Time::from_unsigned_ms(leaves_at_ms))
     });
     // Nobody plans for the next seconds.
     let is_plannable = window.seconds() >= 3_600;
@@ -168,6 +175,7 @@ fn values(buckets: &[Bucket], bucket_seconds: u32) -> Vec<Value> {
     let value = |bucket: &Bucket| Value {
         name: name(bucket.start.as_ms().unsigned_abs(), bucket_seconds),
         count: bucket.count,
+        at: (!bucket_seconds.is_multiple_of(86_400)).then_some(bucket.start),
     };
     buckets.iter().map(value).collect()
 }
@@ -184,13 +192,14 @@ fn every_day(days: &[Bucket], now_ms: u64) -> Vec<Value> {
     let value = |day: u64| Value {
         name: name(window.starts_at_ms(day), 86_400),
         count: counts.get(&day).copied().unwrap_or_default(),
+        at: None,
     };
     (first.min(window.oldest(today))..=today).map(value).collect()
 }
 
 /// Returns the name of a bucket: its day, or the time at which it starts (UTC).
 fn name(start_ms: u64, bucket_seconds: u32) -> String {
-    let start = Time::from_ms(i64::try_from(start_ms).unwrap_or(i64::MAX));
+    let start = Time::from_unsigned_ms(start_ms);
     match bucket_seconds {
         seconds if seconds.is_multiple_of(86_400) => start.to_day(),
         seconds if seconds.is_multiple_of(60) => start.to_text(),

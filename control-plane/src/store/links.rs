@@ -121,9 +121,25 @@ pub(crate) fn withdraw(
     change.audit(account, "link.withdraw", id, &json!({}))
 }
 
-/// Withdraws all links that someone made.
-pub(crate) fn withdraw_all_of(connection: &Connection, made_by: &str) -> Result<(), StoreError> {
-    connection.execute("DELETE FROM links WHERE made_by = ?1", [made_by])?;
+/// Withdraws all links that someone made, or that are for that person: to an account, or all.
+pub(crate) fn withdraw_all_of(
+    connection: &Connection,
+    account: Option<&str>,
+    email: &str,
+) -> Result<(), StoreError> {
+    connection.execute(
+        "DELETE FROM links WHERE (made_by = ?1 OR email = ?1) AND (?2 IS NULL OR account = ?2)",
+        params![email, account],
+    )?;
+    Ok(())
+}
+
+/// Withdraws the links with which a person could choose a new password.
+pub(super) fn withdraw_password_links(
+    connection: &Connection,
+    person: &str,
+) -> Result<(), StoreError> {
+    connection.execute("DELETE FROM links WHERE person = ?1", [person])?;
     Ok(())
 }
 
@@ -136,6 +152,11 @@ pub(crate) fn take(
     let link = find(&change.transaction, hash, change.now_ms)?
         .ok_or_else(|| StoreError::Conflict("this link was used already, or is too old".into()))?;
     change.transaction.execute("DELETE FROM links WHERE hash = ?1", [hash.as_bytes()])?;
+    let account = match &link.purpose {
+        Purpose::Member { account, .. } => Some(account.as_str()),
+        Purpose::Operator { .. } | Purpose::Password { .. } => None,
+    };
+    change.audit(account, "link.take", &link.id, &json!({"made_by": link.made_by}))?;
     match link.purpose {
         Purpose::Member { account, role, .. } => {
             // An invitation takes no rights away.

@@ -6,7 +6,7 @@ use serde_json::json;
 use utoipa::ToSchema;
 
 use super::accounts::{self, Account};
-use super::{Change, StoreError, sessions};
+use super::{Change, OWN_NAME, StoreError, links, sessions};
 use crate::time::Time;
 
 /// A person who signs in.
@@ -132,6 +132,7 @@ pub(crate) fn set_password(
     let sql = "UPDATE people SET password = ?2 WHERE id = ?1";
     change.transaction.execute(sql, [id, password])?;
     sessions::end_all(&change.transaction, id)?;
+    links::withdraw_password_links(&change.transaction, id)?;
     change.audit(None, "person.set_password", &person.email, &json!({}))
 }
 
@@ -161,6 +162,9 @@ pub(crate) fn set_operator(
     }
     let sql = "UPDATE people SET is_operator = ?2 WHERE id = ?1";
     change.transaction.execute(sql, params![id, is_operator])?;
+    // A way back must not be left open; nor the first way in, which has no name on it.
+    let whose = if is_operator { OWN_NAME } else { &person.email };
+    links::withdraw_all_of(&change.transaction, None, whose)?;
     let action = if is_operator { "operator.add" } else { "operator.remove" };
     change.audit(None, action, &person.email, &json!({}))
 }
@@ -229,6 +233,9 @@ pub(crate) fn set_role(
          ON CONFLICT (account, person) DO UPDATE SET role = excluded.role",
         params![account, person.id, role.as_str(), change.now_ms],
     )?;
+    if before.is_some_and(|before| before > role) {
+        links::withdraw_all_of(&change.transaction, Some(account), &person.email)?;
+    }
     let action = if before.is_none() { "member.add" } else { "member.edit" };
     let details = json!({"before": before, "after": role});
     change.audit(Some(account), action, &person.email, &details)
@@ -249,6 +256,7 @@ pub(crate) fn remove_member(
     }
     let sql = "DELETE FROM members WHERE account = ?1 AND person = ?2";
     change.transaction.execute(sql, [account, &person.id])?;
+    links::withdraw_all_of(&change.transaction, Some(account), &person.email)?;
     change.audit(Some(account), "member.remove", &person.email, &json!({"before": before}))
 }
 

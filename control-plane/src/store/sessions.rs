@@ -21,19 +21,39 @@ pub(crate) struct Session {
     pub(crate) seen_at: Time,
 }
 
-/// Starts a session.
+/// A session to start.
+#[derive(Debug)]
+pub(crate) struct NewSession {
+    /// Hash of what the cookie will hold.
+    pub(crate) hash: KeyHash,
+    /// What the browser calls itself.
+    pub(crate) agent: String,
+    /// Hash of the password that was right; absent where none was asked for.
+    pub(crate) checked: Option<String>,
+    /// The browser's session before, which ends.
+    pub(crate) before: Option<KeyHash>,
+}
+
+/// Starts a session, if the password that was checked is still the person's.
 pub(crate) fn start(
     change: &mut Change<'_>,
     person: &Person,
-    hash: &KeyHash,
-    agent: &str,
+    new: &NewSession,
 ) -> Result<(), StoreError> {
     let now_ms = change.now_ms;
+    let (_, password) = people::get(&change.transaction, &person.id)?;
+    if new.checked.as_ref().is_some_and(|checked| *checked != password) {
+        let message = "the password was changed meanwhile; sign in again";
+        return Err(StoreError::Conflict(message.to_owned()));
+    }
     drop_old(&change.transaction, now_ms)?;
+    if let Some(before) = &new.before {
+        end(&change.transaction, before)?;
+    }
     change.transaction.execute(
         "INSERT INTO sessions (hash, person, address, agent, created_at_ms, seen_at_ms)
          VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
-        params![hash.as_bytes(), person.id, change.origin.address, agent, now_ms],
+        params![new.hash.as_bytes(), person.id, change.origin.address, new.agent, now_ms],
     )?;
     change.audit(None, "person.sign_in", &person.email, &json!({}))
 }

@@ -1,0 +1,67 @@
+//! Where a request comes from.
+
+use std::net::{IpAddr, SocketAddr};
+
+use axum::extract::{ConnectInfo, Request, State};
+use axum::http::HeaderMap;
+use axum::middleware::Next;
+use axum::response::Response;
+use ipnet::IpNet;
+
+use crate::app::App;
+
+/// The address of a client, as far as it can be believed.
+#[derive(Clone, Copy, Debug)]
+pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
+/// Notes where each request comes from.
+pub(crate) async fn note(State(app): State<App>, mut request: Request, next: Next) -> Response {
+    let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
+    if let Some(&ConnectInfo(peer)) = peer {
+        let client = client(peer.ip(), request.headers(), &app.trusted_proxies);
+        request.extensions_mut().insert(ClientAddress(client));
+    }
+    next.run(request).await
+}
+
+/// Returns the last address of the way that is not one of a trusted proxy's.
+fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
+    let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
+    let said: Vec<&str> = headers
+        .get_all("x-forwarded-for")
+        .iter()
+        .filter_map(|value| value.to_str().ok())
+        .flat_map(|value| value.split(','))
+        .collect();
+    let mut client = peer;
+    for text in said.into_iter().rev() {
+        if !is_trusted(&client) {
+            break;
+        }
+        let Ok(before) = text.trim().parse() else {
+            break;
+        };
+        client = before;
+    }
+    client
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn only_trusted_proxies_are_believed() {
+        let trusted = ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let told = |peer: &str, said: &str| {
+            let mut headers = HeaderMap::new();
+            headers.insert("x-forwarded-for", said.parse().unwrap());
+            client(peer.parse().unwrap(), &headers, &trusted).to_string()
+        };
+        assert_eq!(told("192.0.2.1", "198.51.100.7"), "192.0.2.1");
+        assert_eq!(told("10.1.1.1", "198.51.100.7"), "198.51.100.7");
+        assert_eq!(told("10.1.1.1", "203.0.113.9, 198.51.100.7, 10.2.2.2"), "198.51.100.7");
+        assert_eq!(told("10.1.1.1", "203.0.113.9, nonsense"), "10.1.1.1");
+        assert_eq!(told("::1", "10.3.3.3"), "10.3.3.3");
+    }
+}
