@@ -129,10 +129,23 @@ impl Chart {
                     (PLOT_TOP, format!("limit {amount}, far above"))
                 }
             }),
-            scale: scale.map(|count| (y(count), markup::number(&count))).collect(),
+            scale: scale.map(|count| (y(count), compact(count))).collect(),
             names,
             summary,
         }
+    }
+}
+
+/// Returns a number as it fits beside a chart, such as `1.5M`.
+fn compact(number: u64) -> String {
+    let (unit, name) = match number {
+        n if n >= 1_000_000 => (1_000_000, "M"),
+        n if n >= 10_000 => (1_000, "k"),
+        _ => return markup::number(&number),
+    };
+    match number % unit * 10 / unit {
+        0 => format!("{}{name}", markup::number(&(number / unit))),
+        tenths => format!("{}.{tenths}{name}", markup::number(&(number / unit))),
     }
 }
 
@@ -162,6 +175,15 @@ mod tests {
         assert_eq!(last.own.0, chart.limit.as_ref().unwrap().0, "it reaches the line");
         assert_eq!(last.own.0 + last.own.1, last.before.0);
         assert_eq!(last.before.0 + last.before.1, PLOT_TOP + PLOT_HEIGHT);
+    }
+
+    #[test]
+    fn scale_has_short_numbers() {
+        for (number, shown) in
+            [(9_999, "9,999"), (12_500, "12.5k"), (500_000, "500k"), (1_500_000, "1.5M")]
+        {
+            assert_eq!(compact(number), shown);
+        }
     }
 
     #[test]

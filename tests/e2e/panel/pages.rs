@@ -144,6 +144,7 @@ async fn pages_can_be_read_by_everyone() {
         browser.fill("Name", "x").await.unwrap();
         browser.tick("READ", 0).await.unwrap();
         browser.click("Make the key").await.unwrap();
+        browser.wait_for("Choose a content type.").await.unwrap();
         look(&panel, &format!("key-errors-{width}-{scheme}"), &mut found).await;
     }
     browser.show_as(1280, "light").await.unwrap();
@@ -184,8 +185,7 @@ async fn keyboard_alone_is_enough() {
     let focused = "return document.activeElement.textContent.trim()";
     panel.browser.press("\u{e004}").await.unwrap();
     assert_eq!(panel.browser.run(focused, vec![]).await.unwrap(), "Skip to the content");
-    let ring =
-        "const s = getComputedStyle(document.activeElement); return s.outlineStyle + s.boxShadow";
+    let ring = "const s = getComputedStyle(document.activeElement); return s.outlineStyle !== 'none' && parseFloat(s.outlineWidth) > 1";
     let mut seen = Vec::new();
     loop {
         panel.browser.press("\u{e004}").await.unwrap();
