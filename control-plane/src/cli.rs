@@ -5,7 +5,6 @@ use std::net::{IpAddr, SocketAddr};
 use std::path::PathBuf;
 
 use clap::{Args, Parser, Subcommand};
-use ipnet::IpNet;
 use tracing::Level;
 
 /// API-key access for anything behind Envoy.
@@ -52,8 +51,8 @@ pub(crate) struct ServeOptions {
     #[arg(long, env = "LATCHKEY_PANEL_URL", value_name = "URL")]
     pub(crate) panel_url: Option<String>,
     /// Networks of proxies in front, whose `X-Forwarded-For` is believed; separated by commas.
-    #[arg(long, env = "LATCHKEY_TRUSTED_PROXIES", value_delimiter = ',', value_name = "NETWORK,…")]
-    pub(crate) trusted_proxies: Vec<IpNet>,
+    #[arg(long, env = "LATCHKEY_TRUSTED_PROXIES", value_name = "NETWORK,…")]
+    pub(crate) trusted_proxies: Option<String>,
     /// Where tokens are shown: in answers of the API and in the panel, or in the panel only.
     #[arg(long, env = "LATCHKEY_TOKEN_ACCESS", default_value = "api", value_name = "WHERE")]
     pub(crate) token_access: TokenAccess,

@@ -2,6 +2,7 @@
 
 use std::net::{IpAddr, SocketAddr};
 
+use anyhow::Context;
 use axum::extract::{ConnectInfo, Request, State};
 use axum::http::HeaderMap;
 use axum::middleware::Next;
@@ -13,6 +14,25 @@ use crate::app::App;
 /// The address of a client, as far as it can be believed.
 #[derive(Clone, Copy, Debug)]
 pub(crate) struct ClientAddress(pub(crate) IpAddr);
+
+/// Reads networks with commas between; an address stands for itself.
+///
+/// # Errors
+///
+/// What was expected and what was found.
+pub(crate) fn networks(text: &str) -> anyhow::Result<Vec<IpNet>> {
+    let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
+    let network = |name: &str| {
+        let address = || name.parse::<IpAddr>().ok().map(IpNet::from);
+        name.parse().ok().or_else(address).with_context(|| {
+            format!(
+                "--trusted-proxies: expected networks such as `10.0.0.0/8` with commas between, \
+                 found `{name}`"
+            )
+        })
+    };
+    names.map(network).collect()
+}
 
 /// Notes where each request comes from.
 pub(crate) async fn note(State(app): State<App>, mut request: Request, next: Next) -> Response {
@@ -52,7 +72,7 @@ mod tests {
 
     #[test]
     fn only_trusted_proxies_are_believed() {
-        let trusted = ["10.0.0.0/8".parse().unwrap(), "::1/128".parse().unwrap()];
+        let trusted = networks("10.0.0.0/8, ::1").unwrap();
         let told = |peer: &str, said: &str| {
             let mut headers = HeaderMap::new();
             headers.insert("x-forwarded-for", said.parse().unwrap());
@@ -63,5 +83,12 @@ mod tests {
         assert_eq!(told("10.1.1.1", "203.0.113.9, 198.51.100.7, 10.2.2.2"), "198.51.100.7");
         assert_eq!(told("10.1.1.1", "203.0.113.9, nonsense"), "10.1.1.1");
         assert_eq!(told("::1", "10.3.3.3"), "10.3.3.3");
+    }
+
+    #[test]
+    fn networks_that_cannot_be_read_are_named() {
+        assert!(networks("").unwrap().is_empty());
+        let error = networks("10.0.0.0/8,nonsense").unwrap_err().to_string();
+        assert!(error.contains("--trusted-proxies") && error.contains("`nonsense`"), "{error}");
     }
 }

@@ -18,6 +18,7 @@ use tokio::sync::watch;
 use crate::api;
 use crate::app::App;
 use crate::cli::{ServeOptions, say};
+use crate::client_address;
 use crate::credentials::{Credential, Provenance};
 use crate::edge::leases::{Clerk, Desk};
 use crate::edge::recalls::Recalls;
@@ -65,6 +66,8 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         Some(key) => Some(Arc::new(SealingKey::parse(key)?)),
         None => None,
     };
+    let trusted_proxies =
+        client_address::networks(options.trusted_proxies.as_deref().unwrap_or_default())?;
     let store = Store::open(data)
         .with_context(|| format!("cannot open the store in `{}`", data.display()))?;
     install_plans(&store, &profiles).await?;
@@ -100,7 +103,7 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         recalls,
         operator,
         edge,
-        trusted_proxies: options.trusted_proxies.clone().into(),
+        trusted_proxies: trusted_proxies.into(),
         token_access: options.token_access,
         sealing,
         panel: Arc::new(Panel::new(&panel_url(&options, address)?)?),

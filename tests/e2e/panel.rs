@@ -51,6 +51,11 @@ impl Panel {
         self.browser.wait_for("Sign out").await.unwrap();
     }
 
+    async fn sign_out(&self) {
+        self.browser.click("Sign out").await.unwrap();
+        self.browser.wait_for("No account yet?").await.unwrap();
+    }
+
     /// Makes an account of the Flotiq profile with two content types.
     async fn make_account(&self) {
         let control_plane = &self.stack.control_plane;
@@ -277,7 +282,7 @@ async fn members_see_what_their_role_allows() {
     browser.choose("Role", 0, "owner").await.unwrap();
     browser.click("Make an invitation").await.unwrap();
     let link = browser.text_of("#link").await.unwrap();
-    browser.click("Sign out").await.unwrap();
+    panel.sign_out().await;
     browser.open(&link).await.unwrap();
     browser.fill("Your name", "Olive Owner").await.unwrap();
     browser.fill("Password", PASSWORD).await.unwrap();
@@ -290,7 +295,7 @@ async fn members_see_what_their_role_allows() {
         [("viewer", false, false), ("developer", false, true), ("admin", true, true)]
     {
         panel.open("/").await;
-        browser.click("Sign out").await.unwrap();
+        panel.sign_out().await;
         let email = format!("{role}@example.com");
         let link = json!({"purpose": "member", "account": "acme", "role": role, "email": email});
         panel.join(&link, &email).await;
@@ -366,8 +371,7 @@ async fn people_sign_in_and_out_everywhere() {
     browser.fill("Password", "another good sentence").await.unwrap();
     browser.click("Set the password").await.unwrap();
     browser.wait_for("Sign out").await.unwrap();
-    browser.click("Sign out").await.unwrap();
-    browser.wait_for("Sign in").await.unwrap();
+    panel.sign_out().await;
     for attempt in 0..20 {
         browser.fill("E-mail", OPERATOR).await.unwrap();
         browser.fill("Password", PASSWORD).await.unwrap();

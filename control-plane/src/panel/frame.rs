@@ -99,12 +99,10 @@ const SECURITY: [(HeaderName, &str); 5] = [
 ];
 
 /// What a page says after something was done, by the name that stands in its query.
-const DONE: [(&str, &str); 23] = [
+const DONE: [(&str, &str); 21] = [
     ("account-created", "The account is there."),
     ("account-deleted", "The account was removed. Its audit log stays."),
     ("account-saved", "The account was saved."),
-    ("invited", "The invitation is ready."),
-    ("joined", "Welcome. You are a member now."),
     ("key-created", "The key was made."),
     ("key-regenerated", "The key has a new token."),
     ("key-resumed", "The key works again."),

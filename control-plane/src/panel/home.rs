@@ -5,7 +5,7 @@ use axum::extract::State;
 use axum::response::{IntoResponse, Redirect, Response};
 
 use super::failure::Failure;
-use super::form::Asked;
+use super::form::{Asked, encode};
 use super::frame::{self, Frame};
 use crate::app::App;
 use crate::session::Visitor;
@@ -24,13 +24,17 @@ pub(super) async fn show(
     visitor: Visitor,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
+    let done = match asked.text("done") {
+        "" => String::new(),
+        done => format!("?done={}", encode(done)),
+    };
     if visitor.person.is_operator {
-        return Ok(Redirect::to("/accounts").into_response());
+        return Ok(Redirect::to(&format!("/accounts{done}")).into_response());
     }
     let person = visitor.person.id.clone();
     let memberships = app.store.read(move |db| people::memberships(db, &person)).await?;
     if let [(account, _)] = memberships.as_slice() {
-        return Ok(Redirect::to(&format!("/accounts/{}/keys", account.id)).into_response());
+        return Ok(Redirect::to(&format!("/accounts/{}/keys{done}", account.id)).into_response());
     }
     let frame = Frame::new(visitor, "home", "Your accounts").after(&asked);
     Ok(frame::html(&HomePage { frame, memberships }))

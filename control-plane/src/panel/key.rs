@@ -85,9 +85,10 @@ pub(super) async fn save(
     if filled.was_reshaped(&form) {
         return page(&app, visitor, key, filled, None, &Form::default()).await;
     }
-    if form.text("seen") != fingerprint(&key) {
-        let message = "someone else has changed the key meanwhile; this page is as it was when you \
-                       opened it, with what you filled in. Open the key anew to see what it is now";
+    if filled.seen != fingerprint(&key) {
+        let message = "someone else has changed the key meanwhile. Open it anew to see what it is \
+                       now; saving again puts what stands here in its place";
+        filled.seen = fingerprint(&key);
         let filled = filled.with_errors(Errors(vec![(String::new(), message.to_owned())]));
         return page(&app, visitor, key, filled, None, &Form::default()).await;
     }

@@ -7,6 +7,7 @@ use rusqlite::Connection;
 
 use super::failure::Errors;
 use super::form::Form;
+use super::keys::fingerprint;
 use super::limit_rows::{self, LimitRow};
 use super::markup;
 use crate::api::keys::{CreateKey, EditKey};
@@ -30,6 +31,8 @@ pub(super) struct KeyForm {
     pub(super) errors: Errors,
     /// Whether it holds what was not saved.
     pub(super) is_changed: bool,
+    /// What tells whether someone changed the key since the form was opened.
+    pub(super) seen: String,
 }
 
 /// A rule as a row of the form.
@@ -121,6 +124,7 @@ impl KeyForm {
             choices,
             errors: Errors::default(),
             is_changed: false,
+            seen: String::new(),
         }
     }
 
@@ -144,6 +148,7 @@ impl KeyForm {
             choices,
             errors: Errors::default(),
             is_changed: false,
+            seen: fingerprint(key),
         }
     }
 
@@ -166,6 +171,7 @@ impl KeyForm {
             choices,
             errors: Errors::default(),
             is_changed: false,
+            seen: form.text("seen").to_owned(),
         }
     }
 

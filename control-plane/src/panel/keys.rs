@@ -48,11 +48,6 @@ impl KeyCard {
         self.age_days >= OLD_DAYS && self.key.state != KeyState::Revoked
     }
 
-    /// Returns what tells whether someone changed the key meanwhile.
-    pub(super) fn seen(&self) -> String {
-        fingerprint(&self.key)
-    }
-
     pub(super) fn is_revoked(&self) -> bool {
         self.key.state == KeyState::Revoked
     }

@@ -3,7 +3,7 @@
 use std::path::PathBuf;
 
 use latchkey_tests::browser::Findings;
-use latchkey_tests::project;
+use latchkey_tests::{project, wait};
 use serde_json::{Value, json};
 
 use super::Panel;
@@ -149,7 +149,7 @@ async fn pages_can_be_read_by_everyone() {
     }
     browser.show_as(1280, "light").await.unwrap();
     panel.open("/accounts").await;
-    browser.click("Sign out").await.unwrap();
+    panel.sign_out().await;
     for (width, scheme) in [(1280, "light"), (360, "dark")] {
         browser.show_as(width, scheme).await.unwrap();
         panel.open("/sign-in").await;
@@ -225,6 +225,11 @@ async fn nothing_that_is_typed_in_becomes_a_script() {
             panel.open(&page).await;
             let filled = browser.run(FILL, vec![json!(index), json!(PAYLOAD)]).await.unwrap();
             fields += filled.as_u64().unwrap();
+            let is_there = wait::until("the next page", wait::LONG, async || {
+                let is_old = browser.run("return window.isSent === true", vec![]).await.ok()?;
+                (is_old == false).then_some(())
+            });
+            is_there.await.unwrap();
             harmless(&panel, &page).await;
         }
     }
@@ -259,7 +264,7 @@ const FILL: &str = "
     const form = document.forms[arguments[0]];
     const fields = [...form.querySelectorAll('input:not([type=hidden]):not([type=checkbox]), textarea')];
     for (const field of fields) { field.type = 'text'; field.value = arguments[1]; field.removeAttribute('readonly'); }
-    if (fields.length && !/sign-out|revoke|delete|remove/.test(form.action)) { form.noValidate = true; form.submit(); }
+    if (fields.length && !/sign-out|revoke|delete|remove/.test(form.action)) { form.noValidate = true; window.isSent = true; form.submit(); }
     return fields.length;";
 
 /// Whether a script ran, and how many elements came of a text.
