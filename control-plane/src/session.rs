@@ -44,7 +44,7 @@ pub(crate) struct Visitor {
     pub(crate) session: KeyHash,
     /// What forms have to send along: no other site knows it.
     pub(crate) csrf: String,
-    /// Address of the other side.
+    /// Address of the client.
     pub(crate) address: String,
     /// The account that the path names, and what the person may do in it.
     pub(crate) membership: Option<(Account, Role)>,

@@ -36,7 +36,7 @@ pub(crate) struct CreateAccount {
 }
 
 /// What to change of an account; what is absent stays.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditAccount {
     #[serde(default, deserialize_with = "present")]

@@ -44,7 +44,7 @@ pub(crate) struct CreateKey {
 }
 
 /// What to change of a key; what is absent stays, what is null is cleared.
-#[derive(Debug, Default, Deserialize, ToSchema)]
+#[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct EditKey {
     #[serde(default, deserialize_with = "present")]
@@ -378,7 +378,7 @@ fn with_token(app: &App, status: StatusCode, key: Key, token: &PlainToken) -> To
 }
 
 /// 30 days: the time in which everyone can be expected to have moved to the new token.
-pub(crate) const MAX_GRACE_SECONDS: u32 = 2_592_000;
+const MAX_GRACE_SECONDS: u32 = 2_592_000;
 /// A word or two.
 const MAX_ENVIRONMENT_CHARS: usize = 64;
 /// A page of text.

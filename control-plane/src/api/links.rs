@@ -125,4 +125,4 @@ pub(crate) async fn make(app: &App, origin: Origin, purpose: Purpose) -> Result<
 }
 
 /// 7 days: an invitation may lie in a mailbox over a weekend.
-pub(crate) const LINK_MS: i64 = 7 * 86_400_000;
+const LINK_MS: i64 = 7 * 86_400_000;

@@ -125,7 +125,7 @@ pub(crate) fn sign_out_everywhere(
 }
 
 /// Ends all sessions of a person.
-pub(crate) fn end_all(connection: &Connection, person: &str) -> Result<(), StoreError> {
+pub(super) fn end_all(connection: &Connection, person: &str) -> Result<(), StoreError> {
     connection.execute("DELETE FROM sessions WHERE person = ?1", [person])?;
     Ok(())
 }
@@ -142,4 +142,4 @@ fn drop_old(connection: &Connection, now_ms: i64) -> Result<(), StoreError> {
 const IDLE_MS: i64 = 12 * 3_600_000;
 
 /// 14 days after which a session ends in any case.
-pub(crate) const LONGEST_MS: i64 = 14 * 86_400_000;
+const LONGEST_MS: i64 = 14 * 86_400_000;
