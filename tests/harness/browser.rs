@@ -175,6 +175,22 @@ impl Browser {
         Ok(self.driver.active_element().await?.send_keys(key).await?)
     }
 
+    /// Uses the button, or follows the link, of a name, and waits for the page that comes of it.
+    ///
+    /// # Errors
+    ///
+    /// If there is none, or no page comes.
+    pub async fn follow(&self, name: &str) -> anyhow::Result<()> {
+        self.run("window.isLeft = true", Vec::new()).await?;
+        self.click(name).await?;
+        let script = "return window.isLeft === undefined && document.readyState === 'complete'";
+        wait::until("the next page", wait::LONG, async || {
+            let is_there = self.run(script, Vec::new()).await.ok()?;
+            (is_there == true).then_some(())
+        })
+        .await
+    }
+
     /// Waits until a text can be seen on the page.
     ///
     /// # Errors
