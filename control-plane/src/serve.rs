@@ -189,7 +189,7 @@ async fn first_operator_link(app: &App) -> anyhow::Result<Option<String>> {
     if app.store.read(people::has_operator).await? {
         return Ok(None);
     }
-    let origin = Origin { actor: OWN_NAME.to_owned(), address: String::new() };
+    let origin = Origin::of(OWN_NAME, "");
     let purpose = Purpose::Operator { email: None };
     let link = api::links::make(app, origin, purpose).await.map_err(anyhow::Error::new)?;
     Ok(Some(link.url))
@@ -218,7 +218,7 @@ async fn install_plans(store: &Store, profiles: &Profiles) -> anyhow::Result<()>
             continue;
         }
         let (name, defaults) = (profile.name.clone(), profile.plans.clone());
-        let origin = Origin { actor: OWN_NAME.to_owned(), address: String::new() };
+        let origin = Origin::of(OWN_NAME, "");
         store.change(origin, move |change| plans::install(change, &name, &defaults)).await?;
         tracing::info!(profile = profile.name, "put in the profile's plans");
     }

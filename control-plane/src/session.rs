@@ -53,7 +53,7 @@ pub(crate) struct Visitor {
 impl Visitor {
     /// Returns who makes a change, for the audit log.
     pub(crate) fn origin(&self) -> Origin {
-        Origin { actor: self.person.email.clone(), address: self.address.clone() }
+        Origin::of(&self.person.email, &self.address)
     }
 
     /// Returns the account that the path names.

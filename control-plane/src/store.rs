@@ -245,6 +245,11 @@ pub(crate) struct Page {
 }
 
 impl Page {
+    /// Returns the page with all items.
+    pub(crate) const fn everything() -> Self {
+        Self { after: None, limit: usize::MAX }
+    }
+
     /// One more than asked for, to know whether there are more.
     fn sql_limit(&self) -> i64 {
         i64::try_from(self.limit.saturating_add(1)).unwrap_or(i64::MAX)

@@ -15,7 +15,7 @@ use super::extract::Path;
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::ledger::{self, DAY_SECONDS, HOUR_SECONDS};
-use crate::store::right_usage::{RENEWED_MS, UNUSED_MS};
+use crate::store::right_usage::{RENEWED_MS, UNUSED_MS, Uses};
 use crate::store::{Account, Key, Plan, StoreError, accounts, keys, plans, right_usage};
 use crate::time::Time;
 
@@ -30,6 +30,9 @@ pub(crate) struct Usage {
     pub(crate) as_of: Time,
     /// The limits of its plan.
     pub(crate) limits: Vec<LimitUsage>,
+    /// Length of the window of its keys' calls, in seconds.
+    #[serde(skip)]
+    pub(crate) window_seconds: u64,
     /// Its keys, oldest first, revoked ones included.
     pub(crate) keys: Vec<KeyUsage>,
     /// Calls per day (UTC) of the last 13 months, oldest first; days without calls are left out.
@@ -151,8 +154,7 @@ pub(crate) async fn unused_rights(
         let noted_since_ms = noted_since_ms(db, Time::now())?;
         let rules_since_ms = keys::rules_since(db, &of)?.remove(&id).unwrap_or_default();
         let uses = right_usage::uses(db, &of, noted_since_ms)?.remove(&id).unwrap_or_default();
-        let since_ms = noted_since_ms.max(rules_since_ms).max(uses.unknown_at_ms.unwrap_or(0));
-        Ok(right_usage_of(&rules, &actions, &uses.last, since_ms))
+        Ok(rights_used_since(&rules, &actions, &uses, noted_since_ms.max(rules_since_ms)))
     });
     let rights = rights.await?;
     Ok(Some((rights.since, rights.unused)))
@@ -173,7 +175,8 @@ fn usage(db: &Connection, id: &str, actions: &[String], now: Time) -> Result<Usa
         limits.push(limit_usage(db, &subject, limit, now_ms)?);
     }
 
-    let KeyCounts { bucket_seconds, by_key: mut counts, .. } = key_counts(db, id, &plan, now_ms)?;
+    let KeyCounts { bucket_seconds, window_seconds, by_key: mut counts } =
+        key_counts(db, id, &plan, now_ms)?;
     let window = Window::new(bucket_seconds, 1);
     let noted_since_ms = noted_since_ms(db, now)?;
     let mut rules_since = keys::rules_since(db, id)?;
@@ -184,14 +187,21 @@ fn usage(db: &Connection, id: &str, actions: &[String], now: Time) -> Result<Usa
         let uses = uses.remove(&key.id).unwrap_or_default();
         let rules_since_ms = rules_since.remove(&key.id).unwrap_or_default();
         let rights = (key.kind == KeyKind::UserDefined).then(|| {
-            let since_ms = noted_since_ms.max(rules_since_ms).max(uses.unknown_at_ms.unwrap_or(0));
-            right_usage_of(&key.rules, actions, &uses.last, since_ms)
+            rights_used_since(&key.rules, actions, &uses, noted_since_ms.max(rules_since_ms))
         });
         let usage = key_usage(db, key, window, bucket_seconds, counts, now_ms)?;
         by_key.push(KeyUsage { rights, ..usage });
     }
     let days = buckets(Window::new(DAY_SECONDS, 1), ledger::days(db, id)?);
-    Ok(Usage { account: account.id, plan: plan.id, as_of: now, limits, keys: by_key, days })
+    Ok(Usage {
+        account: account.id,
+        plan: plan.id,
+        as_of: now,
+        limits,
+        window_seconds,
+        keys: by_key,
+        days,
+    })
 }
 
 /// Calls of an account's keys over its longest window.
@@ -248,6 +258,12 @@ fn key_usage(
         buckets: buckets(window, counts),
         rights: None,
     })
+}
+
+/// Returns which rights of rules were used since a moment, or since calls of which that is not known.
+fn rights_used_since(rules: &[Rule], actions: &[String], uses: &Uses, since_ms: i64) -> RightUsage {
+    let since_ms = since_ms.max(uses.unknown_at_ms.unwrap_or(0));
+    right_usage_of(rules, actions, &uses.last, since_ms)
 }
 
 /// Returns which rights of rules were used; `actions` are all that there are.

@@ -170,7 +170,7 @@ async fn settings_page(
 }
 
 fn all_plans(db: &rusqlite::Connection) -> Result<Vec<Plan>, crate::store::StoreError> {
-    plans::list(db, &Page { after: None, limit: usize::MAX })
+    plans::list(db, &Page::everything())
 }
 
 /// A screen or two.

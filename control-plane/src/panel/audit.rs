@@ -53,50 +53,17 @@ const ACTIONS: [(&str, &str); 10] = [
     ("link.", "links that were used or withdrawn"),
 ];
 
-/// Shows an account's log.
-pub(super) async fn of_account(
+/// Shows the log: of the account that the path names, or else all of it.
+pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let path = format!("/accounts/{}/audit", visitor.account()?.id);
-    page(&app, visitor, &asked, path).await
-}
-
-/// Shows the whole log.
-pub(super) async fn of_all(
-    State(app): State<App>,
-    visitor: Visitor,
-    Asked(asked): Asked,
-) -> Result<Response, Failure> {
-    page(&app, visitor, &asked, "/audit".to_owned()).await
-}
-
-/// Returns an account's log as CSV.
-pub(super) async fn csv_of_account(
-    State(app): State<App>,
-    visitor: Visitor,
-    Asked(asked): Asked,
-) -> Result<Response, Failure> {
-    csv(&app, &visitor, &asked).await
-}
-
-/// Returns the whole log as CSV.
-pub(super) async fn csv_of_all(
-    State(app): State<App>,
-    visitor: Visitor,
-    Asked(asked): Asked,
-) -> Result<Response, Failure> {
-    csv(&app, &visitor, &asked).await
-}
-
-async fn page(
-    app: &App,
-    visitor: Visitor,
-    asked: &Form,
-    path: String,
-) -> Result<Response, Failure> {
-    let filter = filter(&visitor, asked)?;
+    let path = match &visitor.membership {
+        Some((account, _)) => format!("/accounts/{}/audit", account.id),
+        None => "/audit".to_owned(),
+    };
+    let filter = filter(&visitor, &asked)?;
     let before = asked.text("before").parse().ok();
     let mut entries =
         app.store.read(move |db| search(db, &filter, before, ENTRIES_PER_PAGE + 1)).await?;
@@ -132,8 +99,13 @@ fn shown(details: &serde_json::Value) -> String {
     }
 }
 
-async fn csv(app: &App, visitor: &Visitor, asked: &Form) -> Result<Response, Failure> {
-    let filter = filter(visitor, asked)?;
+/// Returns the same as CSV.
+pub(super) async fn csv(
+    State(app): State<App>,
+    visitor: Visitor,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
+    let filter = filter(&visitor, &asked)?;
     let entries = app.store.read(move |db| search(db, &filter, None, MAX_CSV_ENTRIES)).await?;
     let mut writer = ::csv::Writer::from_writer(Vec::new());
     let written = (|| {

@@ -239,8 +239,7 @@ async fn exists(app: &App, account: &str, name: &str) -> Result<bool, ApiError> 
 
 async fn all(app: &App, account: &str) -> Result<Vec<Resource>, ApiError> {
     let account = account.to_owned();
-    let everything = Page { after: None, limit: usize::MAX };
-    Ok(app.store.read(move |db| resources::list(db, &account, &everything)).await?)
+    Ok(app.store.read(move |db| resources::list(db, &account, &Page::everything())).await?)
 }
 
 async fn page(

@@ -4,7 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use latchkey_protocol::{KeyKind, PlainToken, Right};
+use latchkey_protocol::{PlainToken, Right};
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
@@ -42,8 +42,6 @@ struct KeyPage {
 struct Shown {
     token: String,
     qr: Option<Markup>,
-    /// Whether it can be shown again.
-    is_kept: bool,
 }
 
 /// How long the token before can go on working: seconds and what people read.
@@ -92,8 +90,7 @@ pub(super) async fn save(
         let filled = filled.with_errors(Errors(vec![(String::new(), message.to_owned())]));
         return page(&app, visitor, key, filled, None, &Form::default()).await;
     }
-    let is_user_defined = key.kind == KeyKind::UserDefined;
-    let saved = match filled.request_to_change(&key, is_user_defined) {
+    let saved = match filled.request_to_change(&key) {
         Some(body) => {
             let saved = revise(&app, &key.account, &id, visitor.origin(), body).await;
             saved.map_err(form_errors)
@@ -218,11 +215,8 @@ async fn page(
         })
         .await?;
     let card = facts.card(key);
-    let shown = token.map(|token| Shown {
-        qr: markup::qr(token.reveal()),
-        token: token.reveal().to_owned(),
-        is_kept: card.is_kept,
-    });
+    let shown = token
+        .map(|token| Shown { qr: markup::qr(token.reveal()), token: token.reveal().to_owned() });
     Ok(frame::html(&KeyPage {
         frame: Frame::new(visitor, "keys", card.key.name.clone()).after(asked),
         window: facts.window(),

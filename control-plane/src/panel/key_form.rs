@@ -1,8 +1,8 @@
 //! The form in which a key is made or changed.
 
 use latchkey_filter::profile::keys::{KeyRules, ResourceNames};
-use latchkey_protocol::Rule;
 use latchkey_protocol::right::EVERY;
+use latchkey_protocol::{KeyKind, Rule};
 use rusqlite::Connection;
 
 use super::failure::Errors;
@@ -67,8 +67,7 @@ impl Choices {
         let resources = match &rules.resources {
             ResourceNames::Listed(names) => names.clone(),
             ResourceNames::Named { .. } => {
-                let everything = Page { after: None, limit: usize::MAX };
-                let all = resources::list(db, account, &everything)?;
+                let all = resources::list(db, account, &Page::everything())?;
                 all.into_iter().map(|resource| resource.name).collect()
             }
         };
@@ -213,11 +212,8 @@ impl KeyForm {
     }
 
     /// Returns what to change of a key; what an Application key has fixed is left out.
-    pub(super) fn request_to_change(
-        &mut self,
-        key: &Key,
-        is_user_defined: bool,
-    ) -> Option<EditKey> {
+    pub(super) fn request_to_change(&mut self, key: &Key) -> Option<EditKey> {
+        let is_user_defined = key.kind == KeyKind::UserDefined;
         let limits = limit_rows::limits(&self.limits, &mut self.errors);
         let expires_at = self.expiry(key.expires_at);
         if !self.errors.is_empty() {

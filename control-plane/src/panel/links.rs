@@ -120,7 +120,7 @@ async fn join(
         return Err(ApiError::field("password", message));
     }
     let id = person.id.clone();
-    let origin = Origin { actor: person.email.clone(), address: address.to_owned() };
+    let origin = Origin::of(&person.email, address);
     app.store.change(origin, move |change| links::take(change, &link, &id)).await?;
     Ok(person.clone())
 }
@@ -138,7 +138,7 @@ async fn renew(
     fields.finish()?;
     let hashed = app.panel.passwords.hash(form.verbatim("new_password").to_owned()).await?;
     let id = person.id.clone();
-    let origin = Origin { actor: person.email.clone(), address: address.to_owned() };
+    let origin = Origin::of(&person.email, address);
     app.store
         .change(origin, move |change| {
             links::take(change, &link, &id)?;
@@ -167,7 +167,7 @@ async fn begin(
         name: form.text("name").to_owned(),
         password: app.panel.passwords.hash(form.verbatim("new_password").to_owned()).await?,
     };
-    let origin = Origin { actor: email.to_owned(), address: address.to_owned() };
+    let origin = Origin::of(email, address);
     let person = app
         .store
         .change(origin, move |change| {

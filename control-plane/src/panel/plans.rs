@@ -28,8 +28,7 @@ pub(super) async fn list(
     visitor: Visitor,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let everything = Page { after: None, limit: usize::MAX };
-    let plans = app.store.read(move |db| plans::list(db, &everything)).await?;
+    let plans = app.store.read(move |db| plans::list(db, &Page::everything())).await?;
     let frame = Frame::new(visitor, "plans", "Plans").after(&asked);
     Ok(frame::html(&PlansPage { frame, plans }))
 }

@@ -119,7 +119,7 @@ pub(super) async fn start(
         checked,
         before: session::presented(headers, app).map(|secret| KeyHash::of(secret.as_bytes())),
     };
-    let origin = Origin { actor: person.email.clone(), address: address.to_owned() };
+    let origin = Origin::of(&person.email, address);
     app.store.change(origin, move |change| sessions::start(change, &person, &new)).await?;
     Ok(CookieJar::new().add(session::cookie(secret, app.panel.is_secure(headers))))
 }

@@ -69,11 +69,6 @@ pub(super) async fn show(State(app): State<App>, visitor: Visitor) -> Result<Res
     let account = visitor.account()?.clone();
     let usage = of_account(&app, &account.id).await?;
     let now_ms = usage.as_of.as_ms().unsigned_abs();
-    let window = usage
-        .limits
-        .iter()
-        .map(|limit| u64::from(limit.bucket_seconds) * limit.buckets.len() as u64);
-    let window = markup::duration(window.max().unwrap_or(30 * 86_400));
     let (id, limits) = (account.id.clone(), usage.limits);
     let limits = app
         .store
@@ -101,7 +96,7 @@ pub(super) async fn show(State(app): State<App>, visitor: Visitor) -> Result<Res
         as_of: usage.as_of,
         limits,
         keys,
-        window,
+        window: markup::duration(usage.window_seconds),
         keys_total,
         days: (!day_rows.is_empty()).then(|| Chart::side_by_side(&day_rows, None)),
         day_rows,

@@ -14,6 +14,13 @@ pub(crate) struct Origin {
     pub(crate) address: String,
 }
 
+impl Origin {
+    /// Returns the origin of what someone does from an address.
+    pub(crate) fn of(actor: &str, address: &str) -> Self {
+        Self { actor: actor.to_owned(), address: address.to_owned() }
+    }
+}
+
 /// An entry of the audit log; never changed and never removed.
 #[derive(Clone, Debug, Serialize, ToSchema)]
 pub(crate) struct AuditEntry {

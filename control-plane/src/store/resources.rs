@@ -31,8 +31,7 @@ pub(crate) fn list(
 
 /// Returns all resources of an account.
 pub(super) fn all(connection: &Connection, account: &str) -> Result<Arc<[Resource]>, StoreError> {
-    let everything = Page { after: None, limit: usize::MAX };
-    Ok(list(connection, account, &everything)?.into())
+    Ok(list(connection, account, &Page::everything())?.into())
 }
 
 /// Returns the resources of all accounts of a profile that have any.

@@ -134,8 +134,7 @@ pub(crate) fn all(
     account: &str,
     now_ms: i64,
 ) -> Result<Vec<Key>, StoreError> {
-    let everything = Page { after: None, limit: usize::MAX };
-    list(connection, account, &everything, now_ms)
+    list(connection, account, &Page::everything(), now_ms)
 }
 
 /// Returns a key of an account.
