@@ -10,6 +10,7 @@ use tokio::sync::watch;
 
 use crate::cli::TokenAccess;
 use crate::credentials::Credential;
+use crate::edge::deltas::Deltas;
 use crate::edge::leases::Desk;
 use crate::edge::recalls::Recalls;
 use crate::edge::snapshots::Snapshots;
@@ -29,6 +30,7 @@ pub(crate) struct App {
     pub(crate) profiles: Arc<Profiles>,
     pub(crate) proxies: Arc<Proxies>,
     pub(crate) snapshots: Arc<Snapshots>,
+    pub(crate) deltas: Arc<Deltas>,
     pub(crate) metrics: Arc<Metrics>,
     pub(crate) desk: Desk,
     pub(crate) recalls: Arc<Recalls>,

@@ -1,5 +1,6 @@
 //! What filters call: `/edge/v1/…`, with a credential of their own.
 
+pub(crate) mod deltas;
 pub(crate) mod draft;
 pub(crate) mod leases;
 pub(crate) mod recalls;

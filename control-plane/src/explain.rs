@@ -1,6 +1,7 @@
 //! What the gateway would make of a request, and why: the filter's own code, asked.
 
 use std::net::IpAddr;
+use std::rc::Rc;
 
 use latchkey_filter::answer;
 use latchkey_filter::authorize::body::Body;
@@ -112,7 +113,7 @@ pub(crate) struct Answer {
 /// A gateway of a profile that knows one key, to be asked again and again.
 pub(crate) struct Simulator<'a> {
     profile: &'a Profile,
-    replica: Replica,
+    replica: Option<Replica>,
     token: Option<PlainToken>,
     hash: Option<KeyHash>,
 }
@@ -123,29 +124,30 @@ impl<'a> Simulator<'a> {
         profile: &'a Profile,
         credential: Option<(PlainToken, Option<TokenRow>)>,
     ) -> Self {
-        let revision = Revision { number: 0, mark: 0 };
-        let mut replica = Replica::empty(revision);
+        let mut draft = Draft::default();
         let mut hash = None;
         let token = credential.map(|(token, row)| {
             if let Some(row) = row {
                 // The filter knows the key by the token that is presented here.
                 let row = TokenRow { hash: token.hash(), ..row };
                 hash = Some(row.hash);
-                let mut draft = Draft::default();
+                draft.add_account(row.account.clone());
                 draft.add(row);
-                let update = draft.finish(revision, None, (0, 1), Vec::new(), Vec::new());
-                if let Err(error) = replica.add(update) {
-                    tracing::error!(%error, "a key does not fit into a filter");
-                }
             }
             token
         });
-        Self { profile, replica, token, hash }
+        let update = draft.finish(Revision { number: 0, mark: 0 }, Vec::new());
+        let replica = Replica::of(&update);
+        if let Err(error) = &replica {
+            tracing::error!(%error, "a key does not fit into a filter");
+        }
+        Self { profile, replica: replica.ok(), token, hash }
     }
 
     /// Returns the key, as filters know it.
-    pub(crate) fn key(&self) -> Option<&KeyRecord> {
-        self.hash.and_then(|hash| self.replica.find(&hash))
+    pub(crate) fn key(&self) -> Option<Rc<KeyRecord>> {
+        let (replica, hash) = (self.replica.as_ref()?, self.hash?);
+        replica.find(&hash).ok().flatten()
     }
 
     /// Reports whether a request with a JSON body, or with none, is permitted by the key's rules, from
@@ -174,8 +176,8 @@ impl<'a> Simulator<'a> {
     ) -> T {
         let headers = headers(self.profile, method, path, body, self.token.as_ref());
         let client_address = || {
-            let networks = self.key().and_then(|key| key.networks.as_deref());
-            let allowed = networks.and_then(|networks| networks.first());
+            let networks = self.key().and_then(|key| key.networks.clone());
+            let allowed = networks.as_deref().and_then(|networks| networks.first());
             client_address.or(allowed.map(|network| network.addr()))
         };
         let request = Request {
@@ -187,7 +189,7 @@ impl<'a> Simulator<'a> {
             now_ms,
             client_address: &client_address,
         };
-        read(&authorize::authorize(self.profile, Some(&self.replica), &request))
+        read(&authorize::authorize(self.profile, self.replica.as_ref(), &request))
     }
 }
 
@@ -196,7 +198,7 @@ pub(crate) fn explain(profile: &Profile, question: Question) -> Explanation {
     let Question { method, path, body, client_address, credential, now_ms } = question;
     let simulator = Simulator::new(profile, credential);
     simulator.judge(&method, &path, &body, client_address, now_ms, |judgement| {
-        describe(profile, simulator.key(), &method, &path, judgement)
+        describe(profile, simulator.key().as_deref(), &method, &path, judgement)
     })
 }
 

@@ -1,103 +1,122 @@
-//! The proxies that are connected, and what each of their workers holds.
+//! The proxies that are connected, and what each of them holds.
 
 use std::collections::BTreeMap;
-use std::sync::{Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use latchkey_protocol::Revision;
 use latchkey_protocol::poll::{MAX_WAIT_MS, Poll};
+use tokio::sync::Notify;
 
-use crate::ledger;
+use crate::edge::updates::{Holder, Workers};
 
 /// All proxies that polled lately.
 #[derive(Debug, Default)]
 pub(crate) struct Proxies {
-    seen: Mutex<BTreeMap<WorkerId, Worker>>,
+    seen: Mutex<BTreeMap<ProxyId, Proxy>>,
 }
 
-/// One Wasm VM of one proxy, as far as one profile is concerned.
+/// The VMs of one proxy that share what they know of one profile.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
-pub(crate) struct WorkerId {
+pub(crate) struct ProxyId {
     pub(crate) instance: String,
     pub(crate) profile: String,
-    pub(crate) worker: String,
+    /// Which of them, where one process has several.
+    group: String,
 }
 
-/// What a worker holds.
-#[derive(Clone, Copy, Debug)]
-pub(crate) struct Worker {
-    /// What it has applied of this change log; absent before it has a snapshot.
+/// What a proxy holds.
+#[derive(Clone, Debug)]
+pub(crate) struct Proxy {
+    /// Its VMs.
+    pub(crate) holders: Vec<Holder>,
+    /// What all of them have applied of this change log; absent before they have a snapshot.
     pub(crate) applied: Option<Revision>,
-    /// When it first said so.
+    /// When it was first said that they have.
     pub(crate) applied_at: Instant,
     /// When it was last heard of.
     pub(crate) seen_at: Instant,
     /// When it counts as gone unless it is heard of again.
     gone_at: Instant,
+    /// Ends the poll that waits, when a later one has come.
+    replaced: Arc<Notify>,
 }
 
-/// A poll that waits: until it ends, its worker is there.
+/// A poll that waits: until it ends, its proxy is there.
 #[derive(Debug)]
 pub(crate) struct WaitingPoll<'a> {
     proxies: &'a Proxies,
-    id: WorkerId,
+    id: ProxyId,
+    replaced: &'a Notify,
 }
 
 impl Proxies {
-    /// Takes note of a poll and of what the one who polls holds of this change log.
-    pub(crate) fn note(&self, poll: &Poll, applied: Option<Revision>, now: Instant) {
+    /// Takes note of a poll and of what all VMs of the one who polls hold of this change log. It ends the
+    /// poll of the same proxy that waits; what is returned tells this one of the next.
+    pub(crate) fn note(
+        &self,
+        poll: &Poll,
+        workers: &Workers,
+        applied: Option<Revision>,
+        now: Instant,
+    ) -> Arc<Notify> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
         if seen.len() >= CROWD {
-            seen.retain(|_, worker| worker.gone_at > now);
+            seen.retain(|_, proxy| proxy.gone_at > now);
         }
-        let worker = seen.entry(WorkerId::of(poll)).or_insert(Worker {
+        let proxy = seen.entry(ProxyId::of(poll)).or_insert_with(|| Proxy {
+            holders: Vec::new(),
             applied: None,
             applied_at: now,
             seen_at: now,
             gone_at: now,
+            replaced: Arc::default(),
         });
-        if worker.applied != applied {
-            worker.applied = applied;
-            worker.applied_at = now;
+        std::mem::take(&mut proxy.replaced).notify_one();
+        proxy.holders.clone_from(&workers.holders);
+        if proxy.applied != applied {
+            proxy.applied = applied;
+            proxy.applied_at = now;
         }
-        worker.seen_at = now;
-        worker.gone_at = now + NEXT_POLL;
+        proxy.seen_at = now;
+        proxy.gone_at = now + NEXT_POLL;
+        Arc::clone(&proxy.replaced)
     }
 
     /// Takes note that a poll waits from now on.
-    pub(crate) fn wait(&self, poll: &Poll) -> WaitingPoll<'_> {
-        let id = WorkerId::of(poll);
-        self.expect(&id, LONGEST_WAIT);
-        WaitingPoll { proxies: self, id }
+    pub(crate) fn wait<'a>(&'a self, poll: &Poll, replaced: &'a Notify) -> WaitingPoll<'a> {
+        let waiting = WaitingPoll { proxies: self, id: ProxyId::of(poll), replaced };
+        waiting.expect(LONGEST_WAIT);
+        waiting
     }
 
-    /// Lets a worker count as gone unless it is heard of again within some time.
-    fn expect(&self, id: &WorkerId, within: Duration) {
+    /// Returns the proxies heard of lately, and forgets the others.
+    pub(crate) fn connected(&self, now: Instant) -> Vec<(ProxyId, Proxy)> {
         let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        if let Some(worker) = seen.get_mut(id) {
-            worker.gone_at = Instant::now() + within;
-        }
-    }
-
-    /// Returns the workers heard of lately, and forgets the others.
-    pub(crate) fn connected(&self, now: Instant) -> Vec<(WorkerId, Worker)> {
-        let mut seen = self.seen.lock().unwrap_or_else(PoisonError::into_inner);
-        seen.retain(|_, worker| worker.gone_at > now);
-        seen.iter().map(|(id, worker)| (id.clone(), *worker)).collect()
+        seen.retain(|_, proxy| proxy.gone_at > now);
+        seen.iter().map(|(id, proxy)| (id.clone(), proxy.clone())).collect()
     }
 }
 
-impl WorkerId {
-    /// Returns the name under which it holds leases.
-    pub(crate) fn holder(&self) -> String {
-        ledger::holder(&self.instance, &self.worker)
-    }
-
+impl ProxyId {
     fn of(poll: &Poll) -> Self {
         Self {
             instance: poll.instance.clone(),
             profile: poll.profile.clone(),
-            worker: poll.worker.clone(),
+            group: poll.worker.clone(),
+        }
+    }
+}
+
+impl WaitingPoll<'_> {
+    /// Lets its proxy count as gone unless it is heard of again within some time. Where a later poll has
+    /// come, that one decides.
+    fn expect(&self, within: Duration) {
+        let mut seen = self.proxies.seen.lock().unwrap_or_else(PoisonError::into_inner);
+        if let Some(proxy) = seen.get_mut(&self.id)
+            && std::ptr::eq(&*proxy.replaced, self.replaced)
+        {
+            proxy.gone_at = Instant::now() + within;
         }
     }
 }
@@ -105,15 +124,15 @@ impl WorkerId {
 /// It was answered, or its connection was lost: either way the next poll is due.
 impl Drop for WaitingPoll<'_> {
     fn drop(&mut self) {
-        self.proxies.expect(&self.id, NEXT_POLL);
+        self.expect(NEXT_POLL);
     }
 }
 
-/// Time in which a worker polls again: it does at once after an answer and within a second after a
+/// Time in which a proxy polls again: it does at once after an answer and within a second after a
 /// failure, but taking in a page may last.
 const NEXT_POLL: Duration = Duration::from_secs(5);
 
-/// Workers from which on those that are gone are looked for with each poll.
+/// Proxies from which on those that are gone are looked for with each poll.
 const CROWD: usize = 1_000;
 
 /// Longest time that a poll waits, and a little more.

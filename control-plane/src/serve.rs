@@ -98,6 +98,7 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         profiles: Arc::new(profiles),
         proxies: Arc::default(),
         snapshots: Arc::default(),
+        deltas: Arc::default(),
         metrics,
         desk,
         recalls,

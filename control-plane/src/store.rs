@@ -262,9 +262,10 @@ pub(crate) const OWN_NAME: &str = "latchkey";
 const FILE_NAME: &str = "latchkey.db";
 
 /// In the order in which they are applied; never edited, only added to.
-const MIGRATIONS: [&str; 4] = [
+const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0001_records.sql"),
     include_str!("../migrations/0002_usage.sql"),
     include_str!("../migrations/0003_reach.sql"),
     include_str!("../migrations/0004_panel.sql"),
+    include_str!("../migrations/0005_pages.sql"),
 ];

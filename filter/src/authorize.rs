@@ -300,7 +300,8 @@ fn decide<'a>(
         Presented::Unusable(why) => return Err((*why).into()),
     };
     let replica = replica.ok_or(Rejection::NotReady)?;
-    let key = replica.find(&KeyHash::of(token)).ok_or(Rejection::UnknownToken)?;
+    let found = replica.find(&KeyHash::of(token)).map_err(|_| Rejection::NotReady)?;
+    let key = &*found.ok_or(Rejection::UnknownToken)?;
     let (account, id) = (Arc::clone(&key.account.id), Arc::clone(&key.id));
     judgement.holder = Some(Holder { account, key: id });
     authenticate(key, request)?;

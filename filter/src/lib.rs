@@ -7,8 +7,9 @@
 //! [`authorize::rights`], [`authorize::charge`]) → [`authorize::edits`] changes it → it goes on with
 //! [`answer::rate_limit`] headers, or [`answer::refusal`] is the reply.
 //!
-//! An update: `envoy/root_context.rs` makes the calls for which [`poller::Poller`] asks →
-//! [`replica::Replica`] takes in what comes.
+//! An update: one VM of the proxy, which the [`roster`] names, makes the calls for which
+//! [`poller::Poller`] asks → [`publisher::Publisher`] brings what comes into the [`pages`] that all VMs
+//! share → each looks keys up there through its [`replica::Replica`].
 //!
 //! A call counted: [`authorize::charge`] → [`leases::Leases`] → a report and a request for the next
 //! lease, which the root context sends.
@@ -24,7 +25,11 @@ pub mod config;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
 pub mod leases;
+pub mod pages;
 pub mod poller;
 pub mod profile;
+pub mod publisher;
 pub mod replica;
 pub mod resources;
+pub mod roster;
+pub mod shared;

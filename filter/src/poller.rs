@@ -1,27 +1,52 @@
 //! When to ask the control plane, and what to do with its answers: a state machine, no I/O.
 
+use std::rc::Rc;
+
 use latchkey_protocol::poll::{MAX_WAIT_MS, Poll};
-use latchkey_protocol::{Revision, Subject, Update};
+use latchkey_protocol::{Recall, Revision, Update};
 
 use crate::backoff::Backoff;
-use crate::replica::{Replica, UpdateError};
+use crate::publisher::{Publisher, UpdateError, WorkError};
+use crate::shared::{Names, SharedData};
 
-/// Keeps a replica up to date, one poll at a time.
+/// Keeps what the VMs of a proxy share up to date, one poll at a time. One VM of them does.
 #[derive(Debug)]
 pub struct Poller {
     profile: String,
     instance: String,
-    worker: String,
-    replica: Option<Replica>,
-    /// The snapshot that is being taken in, and the page that comes next.
-    assembling: Option<(Replica, u32)>,
-    /// A snapshot that is in whole, but may be a few seconds old: it is not used before it has been
-    /// brought up to date.
-    catching_up: Option<Replica>,
-    /// Whether the replica fits no delta any more; it goes on answering until a snapshot is in.
-    needs_snapshot: bool,
+    group: String,
+    publisher: Publisher,
+    stage: Stage,
     state: State,
+    /// What the poll under way says of the VMs.
+    told: Standing,
+    /// When something was put into use last.
+    published_at_ms: u64,
     backoff: Backoff,
+}
+
+/// The VMs that use what is published.
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
+pub struct Standing {
+    /// Their names.
+    pub workers: Vec<String>,
+    /// What all of them have applied, at least.
+    pub applied: Option<Revision>,
+}
+
+/// How far this proxy is.
+#[derive(Clone, Debug, PartialEq, Eq)]
+enum Stage {
+    /// What is in use fits no delta, or nothing is in use: a snapshot is asked for.
+    Anew,
+    /// A snapshot is being taken in, and its next page is at this cursor.
+    TakingIn { cursor: String },
+    /// A snapshot is in whole, but what has changed meanwhile is not: it is not used before.
+    CatchingUp,
+    /// All changes are in up to the snapshot's use.
+    Ready,
+    /// What is in use is kept up to date.
+    Following,
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -35,12 +60,12 @@ enum State {
 /// What an answer brought.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Progress {
-    /// A page of a snapshot, which is not in use yet.
-    Page,
-    /// Everything up to a revision.
-    Applied(Revision),
-    /// Subjects whose unspent leases are to be given back.
-    Recalled(Vec<Subject>),
+    /// Something that is known already.
+    Nothing,
+    /// Something to bring into the pages, slice by slice ([`Poller::work`]).
+    Work,
+    /// Workers are to give back what is unspent of their leases.
+    Recalled(Vec<Recall>),
 }
 
 /// Why an answer was of no use.
@@ -55,60 +80,83 @@ pub enum AnswerError {
 }
 
 impl Poller {
-    /// Returns a poller with nothing yet, whose first poll is due at once.
+    /// Returns a poller whose first poll is due at once.
     #[must_use]
-    pub fn new(profile: &str, instance: &str, worker: &str) -> Self {
-        Self {
+    pub fn new(profile: &str, instance: &str, data: Rc<dyn SharedData>, names: Names) -> Self {
+        let group = names.group().to_owned();
+        let mut poller = Self {
             profile: profile.to_owned(),
             instance: instance.to_owned(),
-            worker: worker.to_owned(),
-            replica: None,
-            assembling: None,
-            catching_up: None,
-            needs_snapshot: false,
+            backoff: Backoff::new(instance),
+            group,
+            publisher: Publisher::new(data, names),
+            stage: Stage::Anew,
             state: State::Idle { since_ms: 0, wait_ms: 0 },
-            backoff: Backoff::new(worker),
-        }
+            told: Standing::default(),
+            published_at_ms: 0,
+        };
+        poller.start_over();
+        poller
     }
 
-    /// Returns what is known, once a whole snapshot is in and up to date.
-    #[must_use]
-    pub fn replica(&self) -> Option<&Replica> {
-        self.replica.as_ref()
+    /// Goes on from what is in use: this VM polls from now on, or what was under way came to nothing.
+    pub fn start_over(&mut self) {
+        self.publisher.start_over();
+        self.stage = match self.publisher.in_use() {
+            Some(_) => Stage::Following,
+            None => Stage::Anew,
+        };
+        self.state = State::Idle { since_ms: 0, wait_ms: 0 };
     }
 
     /// Returns the poll to make now, if one is due.
     ///
-    /// The clock may step: a time before the last one counts as due, so that a step back delays
-    /// nothing.
-    pub fn poll(&mut self, now_ms: u64) -> Option<Poll> {
-        let (since_ms, wait_ms) = match self.state {
-            State::Idle { since_ms, wait_ms } => (since_ms, wait_ms),
-            State::InFlight { since_ms } => (since_ms, CALL_TIMEOUT_MS + LOST_AFTER_MS),
+    /// One that is under way is made anew when what it says of the VMs is no longer so; the control plane
+    /// then ends the one before. The clock may step: a time before the last one counts as due, so that a
+    /// step back delays nothing.
+    pub fn poll(&mut self, now_ms: u64, standing: &Standing) -> Option<Poll> {
+        let is_within = |since_ms: u64, ms: u64| now_ms >= since_ms && now_ms - since_ms < ms;
+        let must_wait = match self.state {
+            State::Idle { since_ms, wait_ms } => is_within(since_ms, wait_ms),
+            State::InFlight { since_ms } => {
+                let is_told = self.stage != Stage::Following || self.told == *standing;
+                let wait_ms = if is_told { CALL_TIMEOUT_MS + LOST_AFTER_MS } else { RETELL_MS };
+                is_within(since_ms, wait_ms)
+            }
         };
-        if now_ms >= since_ms && now_ms - since_ms < wait_ms {
+        if must_wait || self.publisher.is_busy() {
+            return None;
+        }
+        let in_use = self.publisher.in_use();
+        let lags = self.stage == Stage::Following && standing.applied != in_use;
+        if lags && is_within(self.published_at_ms, LAG_MS) {
             return None;
         }
         self.state = State::InFlight { since_ms: now_ms };
+        self.told.clone_from(standing);
         let mut poll = Poll {
             profile: self.profile.clone(),
             instance: self.instance.clone(),
-            worker: self.worker.clone(),
+            worker: self.group.clone(),
+            workers: Some(standing.workers.join(",")),
             after: None,
+            applied: Some(standing.applied.map(|held| held.to_string()).unwrap_or_default()),
             snapshot: None,
-            page: 0,
-            wait_ms: MAX_WAIT_MS,
+            cursor: None,
+            wait_ms: 0,
         };
-        if let Some((assembling, page)) = &self.assembling {
-            poll.snapshot = Some(assembling.revision());
-            poll.page = *page;
-        } else if let Some(replica) = &self.catching_up {
-            poll.after = Some(replica.revision());
-            poll.wait_ms = 0;
-        } else if let Some(replica) = &self.replica
-            && !self.needs_snapshot
-        {
-            poll.after = Some(replica.revision());
+        match &self.stage {
+            Stage::Anew => {}
+            Stage::TakingIn { cursor } => {
+                poll.snapshot = self.publisher.draft();
+                poll.cursor = Some(cursor.clone());
+            }
+            Stage::CatchingUp | Stage::Ready => poll.after = self.publisher.draft(),
+            Stage::Following => {
+                poll.after = in_use;
+                poll.applied.take_if(|_| !lags);
+                poll.wait_ms = if lags { LAG_MS } else { MAX_WAIT_MS };
+            }
         }
         Some(poll)
     }
@@ -117,36 +165,33 @@ impl Poller {
     ///
     /// # Errors
     ///
-    /// An [`AnswerError`]; what is known stays as it was, and a snapshot is asked for next.
+    /// An [`AnswerError`]; what is in use stays as it was, and a snapshot is asked for next where the
+    /// update does not fit.
     pub fn on_update(&mut self, now_ms: u64, body: &[u8]) -> Result<Progress, AnswerError> {
         let taken = serde_json::from_slice(body)
             .map_err(AnswerError::from)
             .and_then(|update| self.take(update).map_err(AnswerError::from));
-        match taken {
-            Ok(progress) => {
+        match &taken {
+            Ok(_) => {
                 self.backoff.reset();
                 self.state = State::Idle { since_ms: now_ms, wait_ms: 0 };
-                Ok(progress)
             }
-            Err(error) => {
-                self.assembling = None;
-                if let AnswerError::Update(UpdateError::Gap { .. }) = &error {
-                    self.catching_up = None;
-                    self.needs_snapshot = true;
-                }
+            Err(AnswerError::Update(_)) => {
+                self.stage = Stage::Anew;
                 self.on_failure(now_ms);
-                Err(error)
             }
+            Err(AnswerError::Unreadable(_)) => self.on_failure(now_ms),
         }
+        taken
     }
 
-    /// Takes in the answer that nothing changed. Returns the revision of a snapshot that is up to
-    /// date with that.
-    pub fn on_nothing_new(&mut self, now_ms: u64) -> Option<Revision> {
+    /// Takes in the answer that nothing changed: a snapshot is up to date with that.
+    pub fn on_nothing_new(&mut self, now_ms: u64) {
         self.backoff.reset();
         self.state = State::Idle { since_ms: now_ms, wait_ms: 0 };
-        let replica = self.catching_up.take()?;
-        Some(self.put_into_use(replica))
+        if self.stage == Stage::CatchingUp {
+            self.stage = Stage::Ready;
+        }
     }
 
     /// Takes in that there was no answer, or none of use: the next poll waits a little longer with
@@ -155,9 +200,12 @@ impl Poller {
         self.state = State::Idle { since_ms: now_ms, wait_ms: self.backoff.fail() };
     }
 
-    /// Lets a snapshot that is being taken in start over: the control plane refused to go on with it.
-    pub fn start_over(&mut self) {
-        self.assembling = None;
+    /// Takes in that the control plane refused the poll, which is a failure besides: a snapshot that is
+    /// being taken in starts over.
+    pub fn on_refused(&mut self) {
+        if matches!(self.stage, Stage::TakingIn { .. }) {
+            self.stage = Stage::Anew;
+        }
     }
 
     /// Forgets the poll that is under way: its answer will not come.
@@ -165,49 +213,74 @@ impl Poller {
         self.state = State::Idle { since_ms: 0, wait_ms: 0 };
     }
 
+    /// Reports whether there is work to do.
+    #[must_use]
+    pub fn has_work(&self) -> bool {
+        self.publisher.has_work() || self.stage == Stage::Ready
+    }
+
+    /// Does a slice of the work. Returns the revision that is in use since.
+    ///
+    /// # Errors
+    ///
+    /// A [`WorkError`]; what is under way is forgotten, and begins again from what is in use.
+    pub fn work(&mut self, now_ms: u64) -> Result<Option<Revision>, WorkError> {
+        match self.slice() {
+            Ok(published) => {
+                if published.is_some() {
+                    self.published_at_ms = now_ms;
+                }
+                if self.stage == Stage::Following
+                    && now_ms >= self.published_at_ms.saturating_add(TIDY_AFTER_MS)
+                {
+                    self.publisher.tidy();
+                }
+                Ok(published)
+            }
+            Err(error) => {
+                self.start_over();
+                if error == WorkError::Damaged {
+                    self.stage = Stage::Anew;
+                }
+                self.on_failure(now_ms);
+                Err(error)
+            }
+        }
+    }
+
+    fn slice(&mut self) -> Result<Option<Revision>, WorkError> {
+        let published = self.publisher.work()?;
+        if self.publisher.is_busy() || self.stage != Stage::Ready {
+            return Ok(published);
+        }
+        self.stage = Stage::Following;
+        self.publisher.publish()
+    }
+
     fn take(&mut self, update: Update) -> Result<Progress, UpdateError> {
         if !update.recalls.is_empty() {
             return Ok(Progress::Recalled(update.recalls));
         }
-        if let Some(base) = update.base {
-            let revision = update.revision;
-            if let Some(mut replica) = self.catching_up.take() {
-                replica.apply_delta(base, update)?;
-                return Ok(Progress::Applied(self.put_into_use(replica)));
+        if update.base.is_none() {
+            if !matches!(self.stage, Stage::TakingIn { .. }) {
+                self.publisher.begin(update.revision);
             }
-            let Some(replica) = &mut self.replica else {
-                return Err(UpdateError::Gap { base, held: revision });
+            self.publisher.take_in(&update)?;
+            self.stage = match update.next {
+                Some(cursor) => Stage::TakingIn { cursor },
+                None => Stage::CatchingUp,
             };
+            return Ok(Progress::Work);
+        }
+        if self.stage == Stage::Following && self.publisher.in_use() == Some(update.revision) {
             // Two plugin configurations may have asked at once; the second answer brings nothing.
-            if replica.revision() != revision {
-                replica.apply_delta(base, update)?;
-            }
-            return Ok(Progress::Applied(revision));
+            return Ok(Progress::Nothing);
         }
-
-        let (mut assembling, expected) = match self.assembling.take() {
-            Some((replica, page)) if replica.revision() == update.revision => (replica, page),
-            Some(_) | None => (Replica::empty(update.revision), 0),
-        };
-        if update.page != expected {
-            return Err(UpdateError::Page { found: update.page, expected });
+        self.publisher.take_in(&update)?;
+        if self.stage == Stage::CatchingUp && !update.is_cut {
+            self.stage = Stage::Ready;
         }
-        let pages = update.pages;
-        assembling.add(update)?;
-        let next = expected.saturating_add(1);
-        if next < pages {
-            self.assembling = Some((assembling, next));
-        } else {
-            self.catching_up = Some(assembling);
-        }
-        Ok(Progress::Page)
-    }
-
-    fn put_into_use(&mut self, replica: Replica) -> Revision {
-        let revision = replica.revision();
-        self.replica = Some(replica);
-        self.needs_snapshot = false;
-        revision
+        Ok(Progress::Work)
     }
 }
 
@@ -219,142 +292,268 @@ pub const CALL_TIMEOUT_MS: u64 = MAX_WAIT_MS + 10_000;
 /// word when it replaces a plugin.
 const LOST_AFTER_MS: u64 = 1_000;
 
+/// How long after a poll another one may say that the VMs have changed, in milliseconds.
+const RETELL_MS: u64 = 50;
+
+/// How long to wait, in milliseconds, until all VMs have applied what was published, before the control
+/// plane is asked for more and told that they have not; and how long until it is told again.
+const LAG_MS: u64 = 200;
+
+/// How long after a publication the pages that it replaced are emptied, in milliseconds: longer than
+/// any VM goes without a look at the index.
+const TIDY_AFTER_MS: u64 = 10_000;
+
 #[cfg(test)]
 mod tests {
+    use latchkey_protocol::{KeyHash, Subject};
+
     use super::*;
+    use crate::replica::Replica;
+    use crate::shared::LocalData;
 
-    fn update(base: Option<u64>, revision: u64, page: u32, pages: u32) -> String {
+    struct Proxy {
+        data: Rc<dyn SharedData>,
+        poller: Poller,
+    }
+
+    /// A page of a snapshot, or a delta, with a token of this number's.
+    fn update(base: Option<u64>, revision: u64, token: u8, next: Option<&str>) -> String {
         let base = base.map_or(String::new(), |base| format!(r#""base":"{base}-1","#));
-        let hash = "AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=";
-        format!(
-            r#"{{"revision":"{revision}-1",{base}"page":{page},"pages":{pages},"accounts":["a"],
-            "right_sets":[[]],"tokens":{{"hashes":"{hash}","keys":["k"],"kinds":["user_defined"],
+        let next = next.map_or(String::new(), |next| format!(r#""next":"{next}","#));
+        let mut update: serde_json::Value = serde_json::from_str(&format!(
+            r#"{{"revision":"{revision}-1",{base}{next}"accounts":["a"],"account_limits":[0],
+            "right_sets":[[]],"tokens":{{"hashes":"","keys":["k"],"kinds":["user_defined"],
             "accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[0]}}}}"#
-        )
+        ))
+        .unwrap();
+        let hashes = latchkey_protocol::TokenColumns {
+            hashes: vec![KeyHash::of(&[token])],
+            ..Default::default()
+        };
+        update["tokens"]["hashes"] = serde_json::to_value(hashes).unwrap()["hashes"].clone();
+        update.to_string()
     }
 
-    fn take(poller: &mut Poller, json: &str) -> Result<Progress, AnswerError> {
-        poller.on_update(0, json.as_bytes())
-    }
+    impl Proxy {
+        fn new() -> Self {
+            let data: Rc<dyn SharedData> = Rc::new(LocalData::default());
+            let poller = Poller::new("p", "i", Rc::clone(&data), Names::new("s"));
+            Self { data, poller }
+        }
 
-    /// Takes in a snapshot of one page, and that nothing has changed since.
-    fn take_snapshot(poller: &mut Poller, revision: u64) {
-        take(poller, &update(None, revision, 0, 1)).unwrap();
-        assert_eq!(poller.on_nothing_new(0).map(|revision| revision.number), Some(revision));
-    }
+        fn poll(&mut self, now_ms: u64) -> Option<Poll> {
+            let applied = self.held();
+            self.poller.poll(now_ms, &Standing { workers: vec!["w".to_owned()], applied })
+        }
 
-    fn held(poller: &Poller) -> Option<u64> {
-        poller.replica().map(|replica| replica.revision().number)
+        fn take(&mut self, json: &str) -> Result<Progress, AnswerError> {
+            let progress = self.poller.on_update(0, json.as_bytes());
+            self.work();
+            progress
+        }
+
+        fn work(&mut self) {
+            while self.poller.has_work() {
+                self.poller.work(0).unwrap();
+            }
+        }
+
+        /// Takes in a snapshot of one page, and that nothing has changed since.
+        fn take_snapshot(&mut self, revision: u64) {
+            self.take(&update(None, revision, 1, None)).unwrap();
+            self.nothing_new();
+            assert_eq!(self.held().map(|held| held.number), Some(revision));
+        }
+
+        fn nothing_new(&mut self) {
+            self.poller.on_nothing_new(0);
+            self.work();
+        }
+
+        fn replica(&self) -> Option<Replica> {
+            Replica::open(Rc::clone(&self.data), Names::new("s"))
+        }
+
+        fn held(&self) -> Option<Revision> {
+            self.replica().map(|replica| replica.revision())
+        }
+
+        fn number(&self) -> Option<u64> {
+            self.held().map(|held| held.number)
+        }
+
+        fn knows(&self, token: u8) -> bool {
+            let found = self.replica().map(|replica| replica.find(&KeyHash::of(&[token])));
+            found.is_some_and(|found| found.unwrap().is_some())
+        }
     }
 
     #[test]
     fn revision_advances_only_when_all_pages_are_in() {
-        let mut poller = Poller::new("p", "i", "w");
-        assert_eq!(poller.poll(0).unwrap().after, None);
-        assert_eq!(take(&mut poller, &update(None, 5, 0, 3)).unwrap(), Progress::Page);
-        let next = poller.poll(0).unwrap();
-        assert_eq!((next.snapshot.map(|r| r.number), next.page), (Some(5), 1));
-        take(&mut poller, &update(None, 5, 1, 3)).unwrap();
-        assert_eq!(held(&poller), None);
-        take(&mut poller, &update(None, 5, 2, 3)).unwrap();
-        assert_eq!(held(&poller), None);
-        poller.on_nothing_new(0);
-        assert_eq!(held(&poller), Some(5));
-        assert_eq!(poller.poll(0).unwrap().after.map(|r| r.number), Some(5));
+        let mut proxy = Proxy::new();
+        assert_eq!(proxy.poll(0).unwrap().after, None);
+        assert_eq!(proxy.take(&update(None, 5, 1, Some("t1"))).unwrap(), Progress::Work);
+        let next = proxy.poll(0).unwrap();
+        assert_eq!(
+            (next.snapshot.map(|r| r.number), next.cursor.as_deref()),
+            (Some(5), Some("t1"))
+        );
+        proxy.take(&update(None, 6, 2, Some("t2"))).unwrap();
+        assert_eq!(proxy.number(), None);
+        proxy.take(&update(None, 6, 3, None)).unwrap();
+        assert_eq!(proxy.number(), None);
+        proxy.nothing_new();
+        assert_eq!(proxy.number(), Some(5), "a change since the first page would be missed");
+        assert!((1..=3).all(|token| proxy.knows(token)));
+        assert_eq!(proxy.poll(0).unwrap().after.map(|r| r.number), Some(5));
     }
 
     /// A gateway that had just started used to refuse a key that was made a moment before.
     #[test]
     fn snapshot_is_not_used_before_it_is_up_to_date() {
-        let mut poller = Poller::new("p", "i", "w");
-        take(&mut poller, &update(None, 5, 0, 1)).unwrap();
-        assert_eq!(held(&poller), None);
-        let next = poller.poll(0).unwrap();
+        let mut proxy = Proxy::new();
+        proxy.take(&update(None, 5, 1, None)).unwrap();
+        assert_eq!(proxy.number(), None);
+        let next = proxy.poll(0).unwrap();
         assert_eq!((next.after.map(|r| r.number), next.wait_ms), (Some(5), 0));
-        take(&mut poller, &update(Some(5), 8, 0, 1)).unwrap();
-        assert_eq!(held(&poller), Some(8));
-        assert_eq!(poller.poll(0).unwrap().wait_ms, MAX_WAIT_MS);
-    }
-
-    #[test]
-    fn page_out_of_order_starts_the_snapshot_over() {
-        let mut poller = Poller::new("p", "i", "w");
-        take(&mut poller, &update(None, 5, 0, 3)).unwrap();
-        assert!(take(&mut poller, &update(None, 5, 2, 3)).is_err());
-        let next = poller.poll(1_000).unwrap();
-        assert_eq!((next.snapshot, next.after), (None, None));
-        assert!(take(&mut poller, &update(None, 6, 1, 2)).is_err());
-        take_snapshot(&mut poller, 7);
-        assert_eq!(held(&poller), Some(7));
+        let part = update(Some(5), 7, 2, None).replacen('{', r#"{"is_cut":true,"#, 1);
+        proxy.take(&part).unwrap();
+        assert_eq!(proxy.number(), None, "there is more");
+        assert_eq!(proxy.poll(0).unwrap().after.map(|r| r.number), Some(7));
+        proxy.take(&update(Some(7), 8, 3, None)).unwrap();
+        assert_eq!(proxy.number(), Some(8));
+        assert!((1..=3).all(|token| proxy.knows(token)));
+        assert_eq!(proxy.poll(0).unwrap().wait_ms, MAX_WAIT_MS);
     }
 
     #[test]
     fn gap_asks_for_a_snapshot_and_keeps_what_is_known() {
-        let mut poller = Poller::new("p", "i", "w");
-        assert!(take(&mut poller, &update(Some(1), 2, 0, 1)).is_err());
-        take_snapshot(&mut poller, 5);
-        take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
-        assert!(take(&mut poller, &update(Some(8), 9, 0, 1)).is_err());
-        assert_eq!(poller.replica().map(Replica::len), Some(1));
-        let next = poller.poll(1_000).unwrap();
-        assert_eq!((next.after, next.snapshot), (None, None));
-        take(&mut poller, &update(None, 9, 0, 1)).unwrap();
-        assert_eq!(held(&poller), Some(6), "the old one answers until the new one is up to date");
-        poller.on_nothing_new(1_000);
-        assert_eq!(held(&poller), Some(9));
+        let mut proxy = Proxy::new();
+        assert!(proxy.take(&update(Some(1), 2, 1, None)).is_err());
+        proxy.take_snapshot(5);
+        proxy.take(&update(Some(5), 6, 2, None)).unwrap();
+        assert!(proxy.take(&update(Some(8), 9, 3, None)).is_err());
+        let next = proxy.poll(1_000).unwrap();
+        assert_eq!((next.after, next.snapshot, next.cursor), (None, None, None));
+        proxy.take(&update(None, 9, 3, None)).unwrap();
+        assert_eq!(proxy.number(), Some(6), "the old one answers until the new one is up to date");
+        assert!(proxy.knows(1) && proxy.knows(2) && !proxy.knows(3));
+        proxy.nothing_new();
+        assert_eq!(proxy.number(), Some(9));
+        assert!(proxy.knows(3) && !proxy.knows(1) && !proxy.knows(2));
     }
 
     /// Two gateways with the same keys used to ask for a snapshot after each change.
     #[test]
     fn same_delta_twice_is_no_gap() {
-        let mut poller = Poller::new("p", "i", "w");
-        take_snapshot(&mut poller, 5);
-        take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
-        take(&mut poller, &update(Some(5), 6, 0, 1)).unwrap();
-        assert_eq!(poller.poll(0).unwrap().after.map(|r| r.number), Some(6));
+        let mut proxy = Proxy::new();
+        proxy.take_snapshot(5);
+        proxy.take(&update(Some(5), 6, 2, None)).unwrap();
+        assert_eq!(proxy.take(&update(Some(5), 6, 2, None)).unwrap(), Progress::Nothing);
+        assert_eq!(proxy.poll(0).unwrap().after.map(|r| r.number), Some(6));
     }
 
     #[test]
     fn recall_changes_no_key() {
-        let mut poller = Poller::new("p", "i", "w");
-        take_snapshot(&mut poller, 5);
-        let acme = Subject::Account { account: "acme".into(), identity: None };
-        let held_now = poller.replica().unwrap().revision();
-        let recall = serde_json::to_string(&Update::recall(held_now, vec![acme.clone()])).unwrap();
-        assert_eq!(take(&mut poller, &recall).unwrap(), Progress::Recalled(vec![acme]));
-        assert_eq!((held(&poller), poller.replica().map(Replica::len)), (Some(5), Some(1)));
+        let mut proxy = Proxy::new();
+        proxy.take_snapshot(5);
+        let subject = Subject::Account { account: "acme".into(), identity: None };
+        let recalls = vec![Recall { worker: "w".to_owned(), subject }];
+        let recall = Update::recall(proxy.held().unwrap(), recalls.clone());
+        let recall = serde_json::to_string(&recall).unwrap();
+        assert_eq!(proxy.take(&recall).unwrap(), Progress::Recalled(recalls));
+        assert_eq!((proxy.number(), proxy.knows(1)), (Some(5), true));
     }
 
     #[test]
     fn unreadable_answer_changes_nothing() {
-        let mut poller = Poller::new("p", "i", "w");
-        take_snapshot(&mut poller, 5);
+        let mut proxy = Proxy::new();
+        proxy.take_snapshot(5);
         for body in ["", "{", "null", "{}", "\u{0}"] {
-            assert!(take(&mut poller, body).is_err(), "{body}");
-            assert_eq!(held(&poller), Some(5));
+            assert!(proxy.take(body).is_err(), "{body}");
+            assert_eq!(proxy.number(), Some(5));
         }
-        assert_eq!(poller.poll(10_000).unwrap().after.map(|r| r.number), Some(5));
+        assert_eq!(proxy.poll(10_000).unwrap().after.map(|r| r.number), Some(5));
     }
 
     /// A control plane that was restarted used to be asked for a page that it did not have, for ever.
     #[test]
     fn refused_page_starts_the_snapshot_over() {
-        let mut poller = Poller::new("p", "i", "w");
-        take(&mut poller, &update(None, 5, 0, 3)).unwrap();
-        poller.start_over();
-        poller.on_failure(0);
-        assert_eq!(poller.poll(1_000).unwrap().snapshot, None);
+        let mut proxy = Proxy::new();
+        proxy.take(&update(None, 5, 1, Some("t1"))).unwrap();
+        proxy.poller.on_refused();
+        proxy.poller.on_failure(0);
+        let next = proxy.poll(1_000).unwrap();
+        assert_eq!((next.snapshot, next.cursor), (None, None));
+    }
+
+    #[test]
+    fn vm_that_takes_over_goes_on_from_what_is_in_use() {
+        let mut proxy = Proxy::new();
+        proxy.take_snapshot(5);
+        // The one before it has begun a snapshot, and a delta, and finished neither.
+        proxy.poller.on_update(0, update(Some(5), 6, 2, None).as_bytes()).unwrap();
+        let mut next = Poller::new("p", "i", Rc::clone(&proxy.data), Names::new("s"));
+        let standing = Standing { workers: vec![], applied: proxy.held() };
+        assert_eq!(next.poll(0, &standing).unwrap().after.map(|r| r.number), Some(5));
+        next.on_update(0, update(Some(5), 7, 3, None).as_bytes()).unwrap();
+        while next.has_work() {
+            next.work(0).unwrap();
+        }
+        assert_eq!(proxy.number(), Some(7));
+        // The one before does not know yet that it has been replaced.
+        assert_eq!(proxy.poller.work(0), Err(WorkError::NotWritten));
+        assert_eq!(proxy.number(), Some(7));
+        assert_eq!(proxy.poll(1_000).unwrap().after.map(|r| r.number), Some(7));
+    }
+
+    #[test]
+    fn poll_tells_when_vms_come_and_when_they_lag() {
+        let mut proxy = Proxy::new();
+        proxy.take_snapshot(5);
+        let held = proxy.held();
+        let mut standing = Standing { workers: vec!["a".to_owned()], applied: held };
+        let poll = proxy.poller.poll(0, &standing).unwrap();
+        assert_eq!((poll.applied, poll.wait_ms), (None, MAX_WAIT_MS));
+        assert!(proxy.poller.poll(1_000, &standing).is_none(), "one poll at a time");
+        standing.workers.push("b".to_owned());
+        let poll = proxy.poller.poll(1_000, &standing).unwrap();
+        assert_eq!(poll.workers.as_deref(), Some("a,b"));
+
+        proxy.take(&update(Some(5), 6, 2, None)).unwrap();
+        assert!(proxy.poller.poll(LAG_MS - 1, &standing).is_none(), "they may be about to");
+        let poll = proxy.poller.poll(LAG_MS, &standing).unwrap();
+        assert_eq!((poll.after, poll.applied), (proxy.held(), held.map(|held| held.to_string())));
+        assert_eq!(poll.wait_ms, LAG_MS);
+    }
+
+    #[test]
+    fn replaced_pages_are_emptied_later() {
+        let mut proxy = Proxy::new();
+        proxy.take_snapshot(5);
+        proxy.poller.stage = Stage::Anew;
+        proxy.take_snapshot(9);
+        let names = Names::new("s");
+        let first = |proxy: &Proxy| {
+            let page = crate::pages::page_of(&KeyHash::of(&[1]));
+            proxy.data.get(&names.tokens(crate::shared::Bank::A, page)).is_some()
+        };
+        proxy.poller.work(TIDY_AFTER_MS - 1).unwrap();
+        assert!(first(&proxy) && !proxy.poller.has_work());
+        proxy.poller.work(TIDY_AFTER_MS).unwrap();
+        proxy.work();
+        assert!(!first(&proxy) && proxy.knows(1));
     }
 
     #[test]
     fn failures_are_retried_within_a_second() {
-        let mut poller = Poller::new("p", "i", "w");
+        let mut proxy = Proxy::new();
         let mut now = 1_000_000;
         for _ in 0..50 {
-            assert!(poller.poll(now).is_some());
-            assert!(poller.poll(now).is_none(), "one poll at a time");
-            poller.on_failure(now);
-            assert!(poller.poll(now).is_none(), "not at once");
+            assert!(proxy.poll(now).is_some());
+            assert!(proxy.poll(now).is_none(), "one poll at a time");
+            proxy.poller.on_failure(now);
+            assert!(proxy.poll(now).is_none(), "not at once");
             now += 1_000;
         }
     }
@@ -362,19 +561,19 @@ mod tests {
     /// A clock that steps back used to be able to silence a poller for as long as the step.
     #[test]
     fn clock_that_steps_back_delays_nothing() {
-        let mut poller = Poller::new("p", "i", "w");
-        assert!(poller.poll(1_000_000).is_some());
-        poller.on_failure(1_000_000);
-        assert!(poller.poll(5).is_some());
+        let mut proxy = Proxy::new();
+        assert!(proxy.poll(1_000_000).is_some());
+        proxy.poller.on_failure(1_000_000);
+        assert!(proxy.poll(5).is_some());
     }
 
     #[test]
     fn call_whose_answer_never_comes_is_made_again() {
-        let mut poller = Poller::new("p", "i", "w");
-        assert!(poller.poll(1).is_some());
-        assert!(poller.poll(CALL_TIMEOUT_MS).is_none());
-        assert!(poller.poll(CALL_TIMEOUT_MS + LOST_AFTER_MS + 1).is_some());
-        poller.abandon();
-        assert!(poller.poll(CALL_TIMEOUT_MS + LOST_AFTER_MS + 2).is_some());
+        let mut proxy = Proxy::new();
+        assert!(proxy.poll(1).is_some());
+        assert!(proxy.poll(CALL_TIMEOUT_MS).is_none());
+        assert!(proxy.poll(CALL_TIMEOUT_MS + LOST_AFTER_MS + 1).is_some());
+        proxy.poller.abandon();
+        assert!(proxy.poll(CALL_TIMEOUT_MS + LOST_AFTER_MS + 2).is_some());
     }
 }

@@ -4,7 +4,7 @@
 //! The answer is 200 with a [`LeaseAnswer`]. A holder is one Wasm VM; it makes one call at a time and
 //! numbers them. A call whose answer was lost is made again with the same number and the same
 //! content: nothing is counted and nothing granted twice. Where others wait for what a holder has not
-//! spent, it is asked to give it back by the answer to its poll ([`crate::Update::recalls`]).
+//! spent, it is asked to give it back by the answer to its proxy's poll ([`crate::Update::recalls`]).
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;

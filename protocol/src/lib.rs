@@ -27,5 +27,5 @@ pub use resource::{Relation, Resource};
 pub use revision::Revision;
 pub use right::{Right, RightSet, Rule};
 pub use token::{KeyHash, PlainToken, TokenFormat};
-pub use update::{AccountResources, KeyKind, TokenColumns, Update};
+pub use update::{AccountResources, KeyKind, Recall, TokenColumns, Update};
 pub use window::Window;

@@ -2,7 +2,8 @@
 //!
 //! `GET /edge/v1/updates` with the members of [`Poll`] as query parameters and the edge credential
 //! as `Authorization: Bearer`. The answer is 200 with an [`crate::Update`], or 204 when nothing
-//! changed within `wait_ms`; both carry [`ORIGIN_HEADER`].
+//! changed within `wait_ms`; both carry [`ORIGIN_HEADER`]. All VMs of a proxy have one poll: a later
+//! one of the same `instance`, `profile` and `worker` ends the one that is open, with 204.
 
 use serde::{Deserialize, Serialize};
 
@@ -26,17 +27,24 @@ pub struct Poll {
     pub profile: String,
     /// Name of the proxy: one Envoy process.
     pub instance: String,
-    /// Name of the Wasm VM within it.
+    /// Name of what its VMs share, where one process has several of a profile.
     pub worker: String,
+    /// Names of the VMs that use what it holds, with commas between them; absent, it is one, of the
+    /// name `worker`. By these they hold leases.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub workers: Option<String>,
     /// What it holds: asks for a delta from there. Absent, it asks for a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub after: Option<Revision>,
-    /// With `page`, the revision of the snapshot it is taking in.
+    /// What is in use in all of its VMs, where that is not `after`: the empty text is nothing.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub applied: Option<String>,
+    /// With `cursor`, the revision of the snapshot it is taking in.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub snapshot: Option<Revision>,
-    /// Page of that snapshot.
-    #[serde(default)]
-    pub page: u32,
+    /// The page of that snapshot, as the one before says ([`crate::Update::next`]).
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub cursor: Option<String>,
     /// How long the control plane may wait for a change, in milliseconds.
     #[serde(default)]
     pub wait_ms: u64,
@@ -55,11 +63,20 @@ impl Poll {
             encoded(&self.worker),
             self.wait_ms
         );
+        if let Some(workers) = &self.workers {
+            path.push_str(&format!("&workers={}", encoded(workers)));
+        }
         if let Some(after) = self.after {
             path.push_str(&format!("&after={after}"));
         }
+        if let Some(applied) = &self.applied {
+            path.push_str(&format!("&applied={}", encoded(applied)));
+        }
         if let Some(snapshot) = self.snapshot {
-            path.push_str(&format!("&snapshot={snapshot}&page={}", self.page));
+            path.push_str(&format!("&snapshot={snapshot}"));
+        }
+        if let Some(cursor) = &self.cursor {
+            path.push_str(&format!("&cursor={}", encoded(cursor)));
         }
         path
     }
@@ -89,19 +106,21 @@ mod tests {
             profile: "flotiq".to_owned(),
             instance: "edge 1&x=y".to_owned(),
             worker: "w1".to_owned(),
+            workers: Some("a,b".to_owned()),
             after: Some(Revision { number: 3, mark: 5 }),
+            applied: Some(String::new()),
             snapshot: None,
-            page: 0,
+            cursor: None,
             wait_ms: 1000,
         };
         assert_eq!(
             poll.path_and_query(),
             "/edge/v1/updates?profile=flotiq&instance=edge%201%26x%3Dy&worker=w1&wait_ms=1000\
-             &after=3-0000000000000005"
+             &workers=a%2Cb&after=3-0000000000000005&applied="
         );
-        poll.after = None;
+        (poll.after, poll.applied) = (None, None);
         poll.snapshot = Some(Revision { number: 3, mark: 5 });
-        poll.page = 2;
-        assert!(poll.path_and_query().ends_with("&snapshot=3-0000000000000005&page=2"));
+        poll.cursor = Some("t 1".to_owned());
+        assert!(poll.path_and_query().ends_with("&snapshot=3-0000000000000005&cursor=t%201"));
     }
 }

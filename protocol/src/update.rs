@@ -8,28 +8,33 @@ use crate::{KeyHash, Limit, Resource, Revision, RightSet, Subject};
 
 /// One page of a snapshot, or a delta.
 ///
-/// A snapshot holds every token that is usable as of its revision. A delta holds every token that
-/// changed since `base` and is usable, and names those that no longer are. Equal sets of rights and
-/// of networks are sent once and referred to by their index.
+/// A snapshot holds every account and every token that is usable as of its first page's revision or
+/// later: what changes while its pages are read, the delta from that revision brings. A delta holds
+/// every token that changed since `base` and is usable, and names those that no longer are. Equal sets
+/// of rights and of networks are sent once and referred to by their index.
 #[derive(Clone, Debug, PartialEq, Serialize, Deserialize)]
 pub struct Update {
-    /// What the filter holds once it has taken in all pages.
+    /// What the filter holds once it has taken this in; of a snapshot, that of the first page counts.
     pub revision: Revision,
     /// What a delta starts from; absent in a snapshot.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub base: Option<Revision>,
-    /// Number of this page, from 0.
-    #[serde(default)]
-    pub page: u32,
-    /// Number of pages of this snapshot; 1 for a delta.
-    #[serde(default = "one")]
-    pub pages: u32,
-    /// Ids of accounts that `tokens` refers to, and of those whose limits or resources changed.
+    /// By what the next page of the snapshot is asked for; absent in the last one.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub next: Option<String>,
+    /// Whether a delta holds a part of the changes only, up to its revision.
+    #[serde(default, skip_serializing_if = "std::ops::Not::not")]
+    pub is_cut: bool,
+    /// Ids of accounts that `tokens` refers to, and of those whose limits or resources are said.
     #[serde(default)]
     pub accounts: Vec<String>,
-    /// Indices into `limit_sets`, plus one, of the limits of `accounts`; 0 is without limits.
+    /// Indices into `limit_sets`, plus one, of the limits of `accounts`; 0 is without limits. Empty, all
+    /// are accounts that the filter has been told of, and their limits stay as they are.
     #[serde(default)]
     pub account_limits: Vec<u32>,
+    /// Ids of accounts that there are no longer.
+    #[serde(default, skip_serializing_if = "Vec::is_empty")]
+    pub removed_accounts: Vec<String>,
     /// Sets of limits that `account_limits` and `tokens` refer to.
     #[serde(default)]
     pub limit_sets: Vec<Vec<Limit>>,
@@ -37,7 +42,7 @@ pub struct Update {
     #[serde(default)]
     pub anonymous_limits: Vec<Limit>,
     /// Resources of accounts, all that an account has; those of accounts that are not here stay as
-    /// they are. A snapshot has them on the first page that refers to the account.
+    /// they are.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
     pub resources: Vec<AccountResources>,
     /// Sets of rights that `tokens` refers to.
@@ -52,10 +57,10 @@ pub struct Update {
     /// Tokens that are usable no longer.
     #[serde(default, with = "packed")]
     pub removed_tokens: Vec<KeyHash>,
-    /// Subjects whose unspent leases the filter is asked to give back, since others wait for them. An
-    /// update with any has no other content: it is a delta from its base to that same revision.
+    /// Leases that the filter's workers are asked to give back, since others wait for them. An update
+    /// with any has no other content: it is a delta from its base to that same revision.
     #[serde(default, skip_serializing_if = "Vec::is_empty")]
-    pub recalls: Vec<Subject>,
+    pub recalls: Vec<Recall>,
 }
 
 impl Update {
@@ -65,10 +70,11 @@ impl Update {
         Self {
             revision,
             base: None,
-            page: 0,
-            pages: 1,
+            next: None,
+            is_cut: false,
             accounts: Vec::new(),
             account_limits: Vec::new(),
+            removed_accounts: Vec::new(),
             limit_sets: Vec::new(),
             anonymous_limits: Vec::new(),
             resources: Vec::new(),
@@ -82,9 +88,18 @@ impl Update {
 
     /// Returns a delta without content that asks for leases back.
     #[must_use]
-    pub fn recall(revision: Revision, recalls: Vec<Subject>) -> Self {
+    pub fn recall(revision: Revision, recalls: Vec<Recall>) -> Self {
         Self { base: Some(revision), recalls, ..Self::empty(revision) }
     }
+}
+
+/// A wish to have back what is not spent of a worker's leases.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct Recall {
+    /// Name of the Wasm VM that holds them.
+    pub worker: String,
+    /// Whose calls they are for.
+    pub subject: Subject,
 }
 
 /// All resources of an account.
@@ -149,10 +164,6 @@ impl KeyKind {
     }
 }
 
-const fn one() -> u32 {
-    1
-}
-
 /// Hashes as one base64 text: two thirds of the bytes that a list of hexadecimal texts takes.
 mod packed {
     use super::{Deserialize, Deserializer, Engine, KeyHash, STANDARD, Serializer, de};
@@ -186,10 +197,11 @@ mod tests {
         let update = Update {
             revision: Revision { number: 2, mark: 1 },
             base: Some(Revision { number: 1, mark: 7 }),
-            page: 0,
-            pages: 1,
+            next: Some("t00".to_owned()),
+            is_cut: true,
             accounts: vec!["acme".to_owned()],
             account_limits: vec![1],
+            removed_accounts: vec!["gone".to_owned()],
             limit_sets: vec![vec![Limit {
                 name: "calls".to_owned(),
                 amount: 9,
@@ -224,7 +236,7 @@ mod tests {
             removed_tokens: vec![KeyHash::from_bytes([0xff; 32])],
             recalls: vec![],
         };
-        let wire = r#"{"revision":"2-0000000000000001","base":"1-0000000000000007","page":0,"pages":1,"accounts":["acme"],"account_limits":[1],"limit_sets":[[{"name":"calls","amount":9,"bucket_seconds":60,"buckets":2}]],"anonymous_limits":[],"resources":[{"account":0,"resources":[{"name":"posts","relations":{}}]}],"right_sets":[[{"resource":"posts","actions":["read"]}]],"network_sets":[["10.0.0.0/8"]],"tokens":{"hashes":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","keys":["key_1"],"kinds":["user_defined"],"accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[1],"limit_sets":[0],"shadowed":[0]},"removed_tokens":"//////////////////////////////////////////8="}"#;
+        let wire = r#"{"revision":"2-0000000000000001","base":"1-0000000000000007","next":"t00","is_cut":true,"accounts":["acme"],"account_limits":[1],"removed_accounts":["gone"],"limit_sets":[[{"name":"calls","amount":9,"bucket_seconds":60,"buckets":2}]],"anonymous_limits":[],"resources":[{"account":0,"resources":[{"name":"posts","relations":{}}]}],"right_sets":[[{"resource":"posts","actions":["read"]}]],"network_sets":[["10.0.0.0/8"]],"tokens":{"hashes":"AAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAAA=","keys":["key_1"],"kinds":["user_defined"],"accounts":[0],"right_sets":[0],"expires_at_ms":[0],"network_sets":[1],"limit_sets":[0],"shadowed":[0]},"removed_tokens":"//////////////////////////////////////////8="}"#;
         assert_eq!(serde_json::to_string(&update).unwrap(), wire);
         assert_eq!(serde_json::from_str::<Update>(wire).unwrap(), update);
     }
@@ -234,8 +246,7 @@ mod tests {
     fn update_of_another_release_is_read() {
         let wire = r#"{"revision":"0-0000000000000001","something_new":[1]}"#;
         let update: Update = serde_json::from_str(wire).unwrap();
-        assert_eq!(update.pages, 1);
-        assert!(update.tokens.hashes.is_empty() && update.base.is_none());
+        assert!(update.tokens.hashes.is_empty() && update.base.is_none() && update.next.is_none());
     }
 
     #[test]

@@ -12,7 +12,7 @@ use super::extract::Parameters;
 use super::lists::{List, ListParameters};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
-use crate::proxies::{Worker, WorkerId};
+use crate::proxies::{self, ProxyId};
 use crate::store::{StoreError, ledger};
 
 /// A connected Envoy, as far as one profile is concerned.
@@ -59,14 +59,12 @@ pub(crate) async fn list(
 pub(crate) async fn connected(app: &App) -> Result<Vec<Proxy>, StoreError> {
     let now = Instant::now();
     let current = *app.store.watch_revision().borrow();
-    let workers = app.proxies.connected(now);
+    let groups = app.proxies.connected(now);
     let outstanding = app.store.read(ledger::outstanding).await?;
-    let is_same = |a: &(WorkerId, Worker), b: &(WorkerId, Worker)| {
-        a.0.instance == b.0.instance && a.0.profile == b.0.profile
-    };
-    Ok(workers
+    let is_same = |a: &Group, b: &Group| a.0.instance == b.0.instance && a.0.profile == b.0.profile;
+    Ok(groups
         .chunk_by(is_same)
-        .filter_map(|workers| proxy(workers, &outstanding, current, now))
+        .filter_map(|groups| proxy(groups, &outstanding, current, now))
         .collect())
 }
 
@@ -77,27 +75,28 @@ impl Proxy {
     }
 }
 
+/// VMs of a proxy that share what they know, and what that is.
+type Group = (ProxyId, proxies::Proxy);
+
 fn proxy(
-    workers: &[(WorkerId, Worker)],
+    groups: &[Group],
     outstanding: &BTreeMap<String, u64>,
     current_revision: u64,
     now: Instant,
 ) -> Option<Proxy> {
-    let (id, _) = workers.first()?;
+    let (id, _) = groups.first()?;
     let age = |instant: Instant| now.saturating_duration_since(instant).as_secs();
     let applied: Option<Vec<u64>> =
-        workers.iter().map(|(_, worker)| worker.applied.map(|revision| revision.number)).collect();
+        groups.iter().map(|(_, group)| group.applied.map(|revision| revision.number)).collect();
+    let holders = || groups.iter().flat_map(|(_, group)| &group.holders);
     Some(Proxy {
         instance: id.instance.clone(),
         profile: id.profile.clone(),
-        workers: workers.len(),
-        leases_outstanding: workers
-            .iter()
-            .filter_map(|(id, _)| outstanding.get(&id.holder()))
-            .sum(),
+        workers: holders().count(),
+        leases_outstanding: holders().filter_map(|holder| outstanding.get(&holder.name)).sum(),
         applied_revision: applied.and_then(|numbers| numbers.into_iter().min()),
-        applied_age_seconds: workers.iter().map(|(_, worker)| age(worker.applied_at)).min()?,
+        applied_age_seconds: groups.iter().map(|(_, group)| age(group.applied_at)).min()?,
         current_revision,
-        seen_age_seconds: workers.iter().map(|(_, worker)| age(worker.seen_at)).min()?,
+        seen_age_seconds: groups.iter().map(|(_, group)| age(group.seen_at)).min()?,
     })
 }

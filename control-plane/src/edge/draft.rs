@@ -1,10 +1,10 @@
 //! Updates in the making, in their lean form.
 
-use std::collections::{BTreeMap, BTreeSet};
+use std::collections::BTreeMap;
 use std::sync::Arc;
 
 use latchkey_protocol::{
-    AccountResources, KeyHash, Limit, Relation, Resource, Revision, RightSet, TokenColumns, Update,
+    AccountResources, Limit, Relation, Resource, Revision, RightSet, TokenColumns, Update,
 };
 
 use crate::store::StoreError;
@@ -17,8 +17,6 @@ pub(crate) struct Draft {
     account_limits: Vec<u32>,
     limit_sets: Table<Arc<[Limit]>>,
     resources: Vec<AccountResources>,
-    /// Accounts whose resources are said already, on this page or one before.
-    described: BTreeSet<String>,
     right_sets: Table<RightSet>,
     network_sets: Table<Vec<String>>,
     tokens: TokenColumns,
@@ -27,7 +25,7 @@ pub(crate) struct Draft {
 }
 
 impl Draft {
-    /// Adds a usable token.
+    /// Adds a usable token, of an account that filters have been told of.
     pub(crate) fn add(&mut self, row: TokenRow) {
         let rules = row.rights.rules();
         let rights_bytes: usize = rules
@@ -58,29 +56,26 @@ impl Draft {
         }
         let limits = self.limits(row.limits);
         self.tokens.limit_sets.push(limits);
-        let account = self.add_account(row.account);
+        let account = self.account(row.account.id);
         self.tokens.accounts.push(account);
     }
 
-    /// Returns the draft of the next page of the same snapshot.
-    pub(super) fn next_page(&mut self) -> Self {
-        Self { described: std::mem::take(&mut self.described), ..Self::default() }
-    }
-
-    /// Adds an account with its limits and resources; returns its index.
-    pub(super) fn add_account(&mut self, account: AccountRow) -> u32 {
-        let bytes = account.id.len() + 6;
-        let described = account.resources.filter(|_| self.described.insert(account.id.clone()));
-        let index = self.accounts.index(account.id, bytes, &mut self.bytes);
-        if self.account_limits.len() < self.accounts.values.len() {
-            let limits = self.limits(account.limits);
-            self.account_limits.push(limits);
-        }
-        if let Some(resources) = described {
+    /// Adds an account with its limits and, where they are known, its resources. All of them come before
+    /// the first token.
+    pub(crate) fn add_account(&mut self, account: AccountRow) {
+        let limits = self.limits(account.limits);
+        let index = self.account(account.id);
+        self.account_limits.push(limits);
+        self.bytes += NUMBER_BYTES;
+        if let Some(resources) = account.resources {
             self.bytes += resources.iter().map(resource_bytes).sum::<usize>();
             self.resources.push(AccountResources { account: index, resources: resources.to_vec() });
         }
-        index
+    }
+
+    fn account(&mut self, id: String) -> u32 {
+        let bytes = id.len() + 6;
+        self.accounts.index(id, bytes, &mut self.bytes)
     }
 
     /// Returns the index of a set of limits, plus one; 0 if it is empty.
@@ -92,20 +87,9 @@ impl Draft {
         self.limit_sets.index(limits, bytes, &mut self.bytes) + 1
     }
 
-    /// Returns the update.
-    pub(crate) fn finish(
-        self,
-        revision: Revision,
-        base: Option<Revision>,
-        (page, pages): (u32, u32),
-        removed_tokens: Vec<KeyHash>,
-        anonymous_limits: Vec<Limit>,
-    ) -> Update {
+    /// Returns a snapshot, or a page of one, with what was added.
+    pub(crate) fn finish(self, revision: Revision, anonymous_limits: Vec<Limit>) -> Update {
         Update {
-            revision,
-            base,
-            page,
-            pages,
             accounts: self.accounts.values,
             account_limits: self.account_limits,
             limit_sets: self.limit_sets.values.iter().map(|limits| limits.to_vec()).collect(),
@@ -114,8 +98,7 @@ impl Draft {
             right_sets: self.right_sets.values,
             network_sets: self.network_sets.values,
             tokens: self.tokens,
-            removed_tokens,
-            recalls: Vec::new(),
+            ..Update::empty(revision)
         }
     }
 }
@@ -160,12 +143,19 @@ pub(super) fn to_json(update: &Update) -> Result<Vec<u8>, StoreError> {
     Ok(serde_json::to_vec(update)?)
 }
 
-/// Length of a page or delta, in bytes of JSON, past which no token is added to it. A filter can take
-/// in 16 MiB at once; the largest single key that the API takes is below 100 KiB.
-pub(super) const MAX_PAGE_BYTES: usize = 4 << 20;
+/// Length of a page, in bytes of JSON, past which nothing is added to it: what a filter takes in within
+/// some milliseconds. The largest single key that the API takes is below 100 KiB.
+pub(super) const MAX_PAGE_BYTES: usize = 256 << 10;
+
+/// Length of a delta past which a snapshot in pages is kinder to both sides. A filter can take in 16 MiB
+/// at once.
+pub(super) const MAX_DELTA_BYTES: usize = 4 << 20;
 
 /// What a token adds to a page beside the id of its key: 43 characters of hash, its kind, and numbers.
 const TOKEN_BYTES: usize = 100;
+
+/// What a number adds.
+const NUMBER_BYTES: usize = 4;
 
 /// What a limit adds beside its name.
 const LIMIT_BYTES: usize = 100;

@@ -4,8 +4,10 @@ use std::collections::{BTreeSet, HashMap};
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
-use latchkey_protocol::Subject;
+use latchkey_protocol::{Recall, Subject};
 use tokio::sync::Notify;
+
+use super::updates::Holder;
 
 /// What each holder is asked for, until it is told.
 #[derive(Debug, Default)]
@@ -14,6 +16,7 @@ pub(crate) struct Recalls(Mutex<HashMap<String, Board>>);
 #[derive(Debug)]
 struct Board {
     subjects: BTreeSet<Subject>,
+    /// Wakes the poll of the holder's proxy.
     notify: Arc<Notify>,
     polled_at: Instant,
 }
@@ -29,26 +32,40 @@ impl Recalls {
         }
     }
 
-    /// Returns what tells the holder's poll that it is asked for something.
-    pub(super) fn watch(&self, holder: &str) -> Arc<Notify> {
+    /// Returns what tells a poll that one of its holders is asked for something.
+    pub(super) fn watch(&self, holders: &[Holder]) -> Arc<Notify> {
         let mut boards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
         if boards.len() >= CROWD {
             boards.retain(|_, board| board.polled_at.elapsed() < GONE);
         }
-        let board = boards.entry(holder.to_owned()).or_insert_with(|| Board {
-            subjects: BTreeSet::new(),
-            notify: Arc::default(),
-            polled_at: Instant::now(),
-        });
-        board.polled_at = Instant::now();
-        Arc::clone(&board.notify)
+        let (notify, polled_at) = (Arc::new(Notify::new()), Instant::now());
+        for Holder { name, .. } in holders {
+            let notify = Arc::clone(&notify);
+            match boards.get_mut(name) {
+                Some(board) => (board.notify, board.polled_at) = (notify, polled_at),
+                None => {
+                    let subjects = BTreeSet::new();
+                    boards.insert(name.clone(), Board { subjects, notify, polled_at });
+                }
+            }
+        }
+        notify
     }
 
-    /// Returns what the holder is asked for, and forgets it.
-    pub(super) fn take(&self, holder: &str) -> Vec<Subject> {
+    /// Returns what the holders are asked for, and forgets it.
+    pub(super) fn take(&self, holders: &[Holder]) -> Vec<Recall> {
         let mut boards = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let subjects = boards.get_mut(holder).map(|board| std::mem::take(&mut board.subjects));
-        subjects.unwrap_or_default().into_iter().collect()
+        let mut recalls = Vec::new();
+        for Holder { worker, name } in holders {
+            let subjects = boards.get_mut(name).map(|board| std::mem::take(&mut board.subjects));
+            recalls.extend(
+                subjects
+                    .into_iter()
+                    .flatten()
+                    .map(|subject| Recall { worker: worker.clone(), subject }),
+            );
+        }
+        recalls
     }
 }
 

@@ -1,123 +1,242 @@
-//! Snapshots in pages: made once, kept while filters take them in.
+//! Snapshots in pages: each is read when it is asked for, and kept a while for others who ask.
+//!
+//! The pages of one snapshot are not of one moment: what changes after the first one, the delta from
+//! that one's revision brings. So nothing has to be kept between two pages, and it does not matter which
+//! control plane, or which run of it, gives the next.
 
 use std::collections::HashMap;
+use std::fmt::Write;
+use std::str::FromStr;
 use std::sync::{Arc, Mutex, PoisonError};
 use std::time::{Duration, Instant};
 
 use bytes::Bytes;
-use latchkey_protocol::Revision;
-
 use latchkey_filter::profile::Profile;
+use latchkey_protocol::{KeyHash, Revision};
+use rusqlite::Connection;
 
 use super::draft::{Draft, MAX_PAGE_BYTES, to_json};
-use crate::store::changes::{self, Everything};
+use crate::store::changes::Pages;
 use crate::store::{Store, StoreError};
 
-/// Snapshots that are being handed out, by profile.
+/// Pages that were handed out lately, by profile and cursor.
 #[derive(Debug, Default)]
 pub(crate) struct Snapshots {
-    kept: Mutex<HashMap<String, Vec<Kept>>>,
-    /// Held while one is made, so that filters that start together share it.
+    kept: Mutex<HashMap<(String, Cursor), Kept>>,
+    /// Held while a page is made, so that filters that start together share it.
     making: tokio::sync::Mutex<()>,
 }
 
 #[derive(Debug)]
 struct Kept {
-    snapshot: Arc<Snapshot>,
+    page: Page,
+    made_at: Instant,
     served_at: Instant,
 }
 
-/// All usable tokens of a profile, as of a revision.
-#[derive(Debug)]
-pub(super) struct Snapshot {
+/// A page of a snapshot.
+#[derive(Clone, Debug)]
+pub(super) struct Page {
+    /// The revision as of which it was read.
     pub(super) revision: Revision,
-    /// JSON of its updates.
-    pub(super) pages: Vec<Bytes>,
-    made_at: Instant,
+    /// JSON of an update.
+    pub(super) body: Bytes,
+}
+
+/// Where a page begins: accounts come first, by id, then tokens, by hash.
+#[derive(Clone, Debug, PartialEq, Eq, Hash)]
+pub(super) enum Cursor {
+    /// After the account of an id; the empty id is before all.
+    Accounts(String),
+    /// After the token of a hash, or at the first one.
+    Tokens(Option<KeyHash>),
+}
+
+/// How fresh a page has to be.
+#[derive(Clone, Copy, Debug)]
+pub(super) enum Freshness {
+    /// As of the last change.
+    Current,
+    /// As of the last change, or not older than [`RECENT`].
+    Recent,
+    /// As of a revision or later.
+    Since(u64),
 }
 
 impl Snapshots {
-    /// Returns the newest snapshot that is wanted, and notes that it is in use.
-    pub(super) fn find(
-        &self,
-        profile: &str,
-        is_wanted: impl Fn(&Snapshot) -> bool,
-    ) -> Option<Arc<Snapshot>> {
-        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = all.get_mut(profile)?.iter_mut().rev().find(|kept| is_wanted(&kept.snapshot))?;
-        kept.served_at = Instant::now();
-        Some(Arc::clone(&kept.snapshot))
-    }
-
-    /// Returns a snapshot to which nothing has happened since, or that is younger than a while; else
-    /// a new one.
-    pub(super) async fn recent(
+    /// Returns the page at a cursor: one that is fresh enough, or else a new one.
+    pub(super) async fn page(
         &self,
         store: &Store,
         profile: &Arc<Profile>,
-        patience: Duration,
-    ) -> Result<Arc<Snapshot>, StoreError> {
-        let _alone = self.making.lock().await;
-        let current = *store.watch_revision().borrow();
-        let will_do =
-            |kept: &Snapshot| kept.revision.number == current || kept.made_at.elapsed() < patience;
-        if let Some(snapshot) = self.find(&profile.name, will_do) {
-            return Ok(snapshot);
+        cursor: &Cursor,
+        freshness: Freshness,
+    ) -> Result<Page, StoreError> {
+        if let Freshness::Since(_) = freshness
+            && let Some(page) = self.find(store, profile, cursor, freshness)
+        {
+            return Ok(page);
         }
-        let asked = Arc::clone(profile);
-        let made = store.read(move |connection| {
-            let made_at = Instant::now();
-            let everything = changes::snapshot(connection, &asked)?;
-            Ok(Snapshot { revision: everything.revision, pages: pages(everything)?, made_at })
-        });
-        let snapshot = Arc::new(made.await?);
-        self.keep(&profile.name, &snapshot);
-        Ok(snapshot)
+        let _alone = self.making.lock().await;
+        if let Some(page) = self.find(store, profile, cursor, freshness) {
+            return Ok(page);
+        }
+        let (asked, from) = (Arc::clone(profile), cursor.clone());
+        let made_at = Instant::now();
+        let page = store.read(move |connection| read_page(connection, &asked, from)).await?;
+        let kept = Kept { page: page.clone(), made_at, served_at: Instant::now() };
+        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        all.insert((profile.name.clone(), cursor.clone()), kept);
+        if all.len() > MAX_KEPT {
+            let oldest = all.iter().min_by_key(|(_, kept)| kept.served_at);
+            if let Some(oldest) = oldest.map(|(id, _)| id.clone()) {
+                all.remove(&oldest);
+            }
+        }
+        Ok(page)
     }
 
-    /// Keeps a snapshot, and lets go of those that nobody is taking in any more.
-    fn keep(&self, profile: &str, snapshot: &Arc<Snapshot>) {
+    /// Lets go of pages that nobody has asked for lately.
+    pub(super) fn tidy(&self) {
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
-        let kept = all.entry(profile.to_owned()).or_default();
-        kept.retain(|kept| kept.served_at.elapsed() < IN_USE);
-        if kept.len() >= MAX_KEPT {
-            kept.remove(0);
+        all.retain(|_, kept| kept.served_at.elapsed() < IN_USE);
+        if all.is_empty() {
+            all.shrink_to_fit();
         }
-        kept.push(Kept { snapshot: Arc::clone(snapshot), served_at: Instant::now() });
+    }
+
+    fn find(
+        &self,
+        store: &Store,
+        profile: &Profile,
+        cursor: &Cursor,
+        freshness: Freshness,
+    ) -> Option<Page> {
+        let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
+        let kept = all.get_mut(&(profile.name.clone(), cursor.clone()))?;
+        let number = kept.page.revision.number;
+        let current = || number == *store.watch_revision().borrow();
+        let will_do = match freshness {
+            Freshness::Current => current(),
+            Freshness::Recent => kept.made_at.elapsed() < RECENT || current(),
+            Freshness::Since(since) => number >= since,
+        };
+        if !will_do {
+            return None;
+        }
+        kept.served_at = Instant::now();
+        Some(kept.page.clone())
     }
 }
 
-/// Returns the pages of a snapshot, none much longer than [`MAX_PAGE_BYTES`].
-pub(super) fn pages(everything: Everything) -> Result<Vec<Bytes>, StoreError> {
-    let Everything { revision, tokens, anonymous_limits } = everything;
-    let mut drafts = vec![Draft::default()];
-    for row in tokens {
-        match drafts.last_mut() {
-            Some(draft) if draft.bytes < MAX_PAGE_BYTES => draft.add(row),
-            last => {
-                let mut draft = last.map(Draft::next_page).unwrap_or_default();
-                draft.add(row);
-                drafts.push(draft);
+/// Reads the page at a cursor: accounts and then tokens, until it is long enough.
+fn read_page(
+    connection: &Connection,
+    profile: &Profile,
+    cursor: Cursor,
+) -> Result<Page, StoreError> {
+    let mut pages = Pages::new(connection, profile)?;
+    let mut draft = Draft::default();
+    let mut next = Some(cursor);
+    while draft.bytes < MAX_PAGE_BYTES
+        && let Some(cursor) = next.take()
+    {
+        next = match cursor {
+            Cursor::Accounts(after) => add_accounts(&mut draft, &mut pages, &after)?,
+            Cursor::Tokens(after) => add_tokens(&mut draft, &mut pages, after.as_ref())?,
+        };
+    }
+    let mut update = draft.finish(pages.revision, pages.anonymous_limits()?);
+    update.next = next.map(|cursor| cursor.to_string());
+    Ok(Page { revision: pages.revision, body: Bytes::from(to_json(&update)?) })
+}
+
+/// Adds accounts; returns where it goes on.
+fn add_accounts(
+    draft: &mut Draft,
+    pages: &mut Pages<'_>,
+    after: &str,
+) -> Result<Option<Cursor>, StoreError> {
+    let mut last = None;
+    for account in pages.accounts(after, ACCOUNTS_AT_ONCE)? {
+        let id = account.id.clone();
+        draft.add_account(account);
+        if draft.bytes >= MAX_PAGE_BYTES {
+            return Ok(Some(Cursor::Accounts(id)));
+        }
+        last = Some(id);
+    }
+    Ok(Some(last.map_or(Cursor::Tokens(None), Cursor::Accounts)))
+}
+
+/// Adds tokens; returns where it goes on, none after the last one.
+fn add_tokens(
+    draft: &mut Draft,
+    pages: &mut Pages<'_>,
+    after: Option<&KeyHash>,
+) -> Result<Option<Cursor>, StoreError> {
+    let mut last = None;
+    for token in pages.tokens(after, TOKENS_AT_ONCE)? {
+        let hash = token.hash;
+        draft.add(token);
+        if draft.bytes >= MAX_PAGE_BYTES {
+            return Ok(Some(Cursor::Tokens(Some(hash))));
+        }
+        last = Some(hash);
+    }
+    Ok(last.map(|hash| Cursor::Tokens(Some(hash))))
+}
+
+/// Writes it as filters hand it back: `a` and an id, or `t` and a hash in hexadecimal digits.
+impl std::fmt::Display for Cursor {
+    fn fmt(&self, f: &mut std::fmt::Formatter<'_>) -> std::fmt::Result {
+        match self {
+            Self::Accounts(id) => write!(f, "a{id}"),
+            Self::Tokens(hash) => {
+                f.write_char('t')?;
+                let bytes = hash.iter().flat_map(|hash| hash.as_bytes());
+                bytes.copied().try_for_each(|byte| write!(f, "{byte:02x}"))
             }
         }
     }
-    let total = u32::try_from(drafts.len()).unwrap_or(u32::MAX);
-    (0..total)
-        .zip(drafts)
-        .map(|(page, draft)| {
-            let update =
-                draft.finish(revision, None, (page, total), Vec::new(), anonymous_limits.clone());
-            Ok(Bytes::from(to_json(&update)?))
-        })
-        .collect()
 }
 
-/// How old a snapshot may be for a filter that has none: those that start together share it. A filter
-/// brings it up to date before it uses it.
-pub(super) const RECENT: Duration = Duration::from_secs(5);
+/// A text that is no cursor.
+#[derive(Debug)]
+pub(super) struct NoCursor;
 
-/// How long after its last page a snapshot counts as in use.
+impl FromStr for Cursor {
+    type Err = NoCursor;
+
+    fn from_str(text: &str) -> Result<Self, Self::Err> {
+        if let Some(id) = text.strip_prefix('a') {
+            return Ok(Self::Accounts(id.to_owned()));
+        }
+        let digits = text.strip_prefix('t').ok_or(NoCursor)?;
+        if digits.is_empty() {
+            return Ok(Self::Tokens(None));
+        }
+        let (pairs, rest) = digits.as_bytes().as_chunks::<2>();
+        let byte = |pair: &[u8; 2]| {
+            let text = std::str::from_utf8(pair).ok()?;
+            u8::from_str_radix(text, 16).ok()
+        };
+        let bytes: Option<Vec<u8>> = pairs.iter().map(byte).collect();
+        let hash = bytes.filter(|_| rest.is_empty()).and_then(|bytes| bytes.try_into().ok());
+        hash.map(|hash| Self::Tokens(Some(KeyHash::from_bytes(hash)))).ok_or(NoCursor)
+    }
+}
+
+/// How old the first page may be for a filter that has nothing: those that start together share it. A
+/// filter brings a snapshot up to date before it uses it.
+const RECENT: Duration = Duration::from_secs(5);
+
+/// How long after it was asked for a page is kept.
 const IN_USE: Duration = Duration::from_secs(10);
 
-/// Snapshots of a profile that are kept at most: each is as large as all of its keys.
-pub(super) const MAX_KEPT: usize = 8;
+/// Pages that are kept at most: 32 MiB. Filters that start together are not far from each other.
+const MAX_KEPT: usize = 128;
+
+/// Rows that are read at once: about a page of tokens, of accounts a part of it.
+const TOKENS_AT_ONCE: i64 = 1_024;
+const ACCOUNTS_AT_ONCE: i64 = 256;

@@ -1,17 +1,18 @@
+use std::rc::Rc;
 use std::sync::Arc;
-use std::time::Duration;
 
 use latchkey_filter::profile::{Profile, SHIPPED};
+use latchkey_filter::publisher::Publisher;
 use latchkey_filter::replica::Replica;
+use latchkey_filter::shared::{LocalData, Names, SharedData};
 use latchkey_protocol::{
-    Identity, KeyHash, KeyKind, Limit, PlainToken, Relation, Resource, Revision, RightSet, Rule,
-    Update,
+    Identity, KeyHash, KeyKind, Limit, PlainToken, Relation, Resource, Revision, Rule, Update,
 };
 use proptest::prelude::*;
 
-use super::draft::Draft;
-use super::snapshots::{MAX_KEPT, Snapshots, pages};
-use crate::store::changes::{self, AccountRow, Changed, Everything, TokenRow};
+use super::deltas::{Delta, Deltas};
+use super::snapshots::{Cursor, Freshness, Page, Snapshots};
+use crate::store::changes::{self, Changed};
 use crate::store::{
     AccountPatch, KeyPatch, NewAccount, NewKey, Origin, Plan, Store, StoreError, accounts, keys,
     plans, resources,
@@ -26,7 +27,8 @@ const RESOURCES: [&str; 3] = ["posts", "topics", "places"];
 /// A store with an account, and all tokens that it ever had.
 struct World {
     store: Store,
-    snapshots: Snapshots,
+    snapshots: Arc<Snapshots>,
+    deltas: Deltas,
     _folder: tempfile::TempDir,
     profile: Arc<Profile>,
     keys: Vec<String>,
@@ -77,7 +79,8 @@ impl World {
         let plans = profile.plans.clone();
         let world = Self {
             store,
-            snapshots: Snapshots::default(),
+            snapshots: Arc::default(),
+            deltas: Deltas::default(),
             _folder: folder,
             profile,
             keys: vec![],
@@ -212,34 +215,61 @@ impl World {
         };
     }
 
-    async fn snapshot(&self) -> Replica {
-        let snapshot =
-            self.snapshots.recent(&self.store, &self.profile, Duration::ZERO).await.unwrap();
-        let mut replica = Replica::empty(snapshot.revision);
-        for page in &snapshot.pages {
-            replica.add(serde_json::from_slice(page).unwrap()).unwrap();
-        }
-        replica
+    /// Returns the first page of a snapshot, or another.
+    async fn page(&self, cursor: &Cursor) -> (Page, Update) {
+        let freshness = Freshness::Current;
+        let page =
+            self.snapshots.page(&self.store, &self.profile, cursor, freshness).await.unwrap();
+        let update = serde_json::from_slice(&page.body).unwrap();
+        (page, update)
     }
 
-    async fn catch_up(&self, replica: &mut Replica) {
-        let after = replica.revision();
-        let profile = Arc::clone(&self.profile);
-        let changed =
-            self.store.read(move |db| changes::changed_since(db, &profile, after)).await.unwrap();
-        let Changed::Some { revision, usable, removed, accounts, anonymous_limits } = changed
-        else {
-            panic!("a gap after {after}");
-        };
-        if revision != after {
-            let mut draft = Draft::default();
-            usable.into_iter().for_each(|row| draft.add(row));
-            for account in accounts {
-                draft.add_account(account);
-            }
-            let update = draft.finish(revision, Some(after), (0, 1), removed, anonymous_limits);
-            replica.apply_delta(after, update).unwrap();
+    /// Returns a filter that has taken in a snapshot, and what changes while it does.
+    async fn filter(&self) -> Filter {
+        let data: Rc<dyn SharedData> = Rc::new(LocalData::default());
+        let names = Names::new("");
+        let mut publisher = Publisher::new(Rc::clone(&data), names.clone());
+        let (_, first) = self.page(&Cursor::Accounts(String::new())).await;
+        publisher.begin(first.revision);
+        take_in(&mut publisher, &first);
+        let mut next = first.next;
+        while let Some(cursor) = next {
+            let (_, update) = self.page(&cursor.parse().ok().unwrap()).await;
+            take_in(&mut publisher, &update);
+            next = update.next;
         }
+        publisher.publish().unwrap();
+        let replica = Replica::open(data, names).unwrap();
+        Filter { publisher, replica }
+    }
+
+    /// Lets a filter take in what it has not yet.
+    async fn catch_up(&self, filter: &mut Filter) {
+        loop {
+            let after = filter.publisher.in_use().unwrap();
+            let delta = self.deltas.after(&self.store, &self.profile, after).await.unwrap();
+            match delta {
+                Delta::Gap => panic!("a gap after {after}"),
+                Delta::Nothing => return,
+                Delta::Some(body) => {
+                    take_in(&mut filter.publisher, &serde_json::from_slice(&body).unwrap());
+                }
+            }
+            filter.replica.refresh();
+        }
+    }
+}
+
+/// A filter without its Envoy.
+struct Filter {
+    publisher: Publisher,
+    replica: Replica,
+}
+
+fn take_in(publisher: &mut Publisher, update: &Update) {
+    publisher.take_in(update).unwrap();
+    while publisher.is_busy() {
+        publisher.work().unwrap();
     }
 }
 
@@ -264,19 +294,22 @@ proptest! {
         let runtime = tokio::runtime::Builder::new_current_thread().enable_all().build().unwrap();
         runtime.block_on(async {
             let mut world = World::new().await;
-            let mut replica = world.snapshot().await;
+            let mut filter = world.filter().await;
             for step in steps {
                 if let Step::Poll = step {
-                    world.catch_up(&mut replica).await;
+                    world.catch_up(&mut filter).await;
                 }
                 world.make(step).await;
+                for token in &world.tokens {
+                    // What is looked up is kept, and has to be forgotten when it changes.
+                    filter.replica.find(&token.hash()).unwrap();
+                }
             }
-            world.catch_up(&mut replica).await;
-            let fresh = world.snapshot().await;
-            assert_eq!(replica.revision(), fresh.revision());
-            assert_eq!(replica.len(), fresh.len());
+            world.catch_up(&mut filter).await;
+            let fresh = world.filter().await.replica;
+            assert_eq!(filter.replica.revision(), fresh.revision());
             for token in &world.tokens {
-                assert_eq!(replica.find(&token.hash()), fresh.find(&token.hash()));
+                assert_eq!(filter.replica.find(&token.hash()), fresh.find(&token.hash()));
             }
         });
     }
@@ -285,7 +318,7 @@ proptest! {
 #[tokio::test]
 async fn revision_of_another_history_is_a_gap() {
     let world = World::new().await;
-    let held = world.snapshot().await.revision();
+    let held = world.filter().await.replica.revision();
     for after in [
         Revision { mark: held.mark ^ 1, ..held },
         Revision { number: held.number + 1, ..held },
@@ -312,94 +345,109 @@ async fn change_that_is_refused_leaves_no_trace() {
     assert!(world.store.read(|db| accounts::get(db, "acme")).await.is_ok());
 }
 
-/// Filters that take in several pages used to push each other's snapshot out with every change.
+/// A page that was made before the snapshot began may lack what the delta from there does not bring.
 #[tokio::test]
-async fn snapshot_that_is_being_taken_in_outlives_changes() {
+async fn kept_page_is_not_older_than_the_snapshot() {
     let mut world = World::new().await;
-    let first = world.snapshots.recent(&world.store, &world.profile, Duration::ZERO).await.unwrap();
-    for _ in 0..MAX_KEPT - 1 {
-        world.make(Step::Create).await;
-        let newer =
-            world.snapshots.recent(&world.store, &world.profile, Duration::ZERO).await.unwrap();
-        assert_ne!(newer.revision, first.revision);
-        assert!(world.snapshots.find(PROFILE, |kept| kept.revision == first.revision).is_some());
-    }
-}
-
-/// A snapshot of thousands of keys would else have the resources of most accounts on every page.
-#[test]
-fn resources_are_on_the_first_page_that_needs_them() {
-    let resources: Arc<[Resource]> =
-        Arc::from([Resource { name: "posts".to_owned(), relations: [].into() }]);
-    let rule = |key: u32| Rule {
-        resource: format!("{}{key}", "x".repeat(50_000)),
-        actions: vec!["read".to_owned()],
+    let tokens = Cursor::Tokens(None);
+    let at = |world: &World, freshness| {
+        let (store, profile) = (world.store.clone(), Arc::clone(&world.profile));
+        let snapshots = Arc::clone(&world.snapshots);
+        let cursor = tokens.clone();
+        async move { snapshots.page(&store, &profile, &cursor, freshness).await.unwrap().revision }
     };
-    let tokens = (0..200_u32).map(|key| TokenRow {
-        hash: KeyHash::of(&key.to_le_bytes()),
-        key: format!("key_{key}"),
-        kind: KeyKind::UserDefined,
-        account: AccountRow {
-            id: "acme".to_owned(),
-            limits: Arc::from([]),
-            resources: Some(Arc::clone(&resources)),
-        },
-        limits: Arc::from([]),
-        rights: RightSet::from(vec![rule(key)]),
-        networks: vec![],
-        expires_at_ms: None,
-        is_enforced: key % 2 == 0,
-    });
-    let revision = Revision { number: 1, mark: 1 };
-    let everything = Everything { revision, tokens: tokens.collect(), anonymous_limits: vec![] };
-    let pages = pages(everything).unwrap();
-    assert!(pages.len() > 1);
-    let mut replica = Replica::empty(revision);
-    for (index, page) in pages.iter().enumerate() {
-        let update: Update = serde_json::from_slice(page).unwrap();
-        assert_eq!(update.resources.len(), usize::from(index == 0));
-        replica.add(update).unwrap();
+    let first = at(&world, Freshness::Current).await;
+    world.make(Step::Create).await;
+    let number = *world.store.watch_revision().borrow();
+    assert_eq!(at(&world, Freshness::Since(first.number)).await, first);
+    assert_eq!(at(&world, Freshness::Recent).await, first);
+    assert_eq!(at(&world, Freshness::Since(number)).await.number, number);
+    world.make(Step::Create).await;
+    assert_eq!(at(&world, Freshness::Current).await.number, number + 1);
+}
+
+#[test]
+fn cursor_comes_back() {
+    let hash = KeyHash::of(b"x");
+    for cursor in [
+        Cursor::Accounts(String::new()),
+        Cursor::Accounts("acme".to_owned()),
+        Cursor::Tokens(None),
+        Cursor::Tokens(Some(hash)),
+    ] {
+        assert_eq!(cursor.to_string().parse::<Cursor>().ok(), Some(cursor));
     }
-    for key in 0..200_u32 {
-        let record = replica.find(&KeyHash::of(&key.to_le_bytes())).unwrap();
-        assert!(record.account.resources().find("posts").is_some());
-        assert_eq!(record.is_shadowed, key % 2 == 1);
+    for text in ["", "x", "t0", "tzz", "t00", "\u{e4}"] {
+        assert!(text.parse::<Cursor>().is_err(), "{text}");
     }
 }
 
-/// Few keys with many rules used to make a page that no filter could take in.
-#[test]
-fn pages_are_bounded_in_bytes() {
+/// Few keys with many rules used to make a page that no filter could take in; each account and token is
+/// on one page.
+#[tokio::test]
+async fn pages_are_bounded_in_bytes() {
+    let mut world = World::new().await;
     let rules = |key: u32| -> Vec<Rule> {
-        (0..500)
+        (0..100)
             .map(|rule| Rule {
                 resource: format!("{}{key}_{rule}", "x".repeat(50)),
                 actions: ["read", "create", "update", "delete"].map(str::to_owned).to_vec(),
             })
             .collect()
     };
-    let tokens = (0..300_u32).map(|key| TokenRow {
-        hash: KeyHash::of(&key.to_le_bytes()),
-        key: format!("key_{key}"),
-        kind: KeyKind::UserDefined,
-        account: AccountRow { id: "acme".to_owned(), limits: Arc::from([]), resources: None },
-        limits: Arc::from([]),
-        rights: RightSet::from(rules(key)),
-        networks: vec![],
-        expires_at_ms: None,
-        is_enforced: true,
-    });
-    let pages = pages(Everything {
-        revision: Revision { number: 1, mark: 1 },
-        tokens: tokens.collect(),
-        anonymous_limits: vec![],
-    })
-    .unwrap();
-    assert!(pages.len() > 3);
-    let mut count = 0;
-    for page in pages {
-        assert!(page.len() < 8 << 20, "{} bytes", page.len());
-        count += serde_json::from_slice::<Update>(&page).unwrap().tokens.hashes.len();
+    for key in 0..80 {
+        world.make(Step::Create).await;
+        let id = world.keys.last().unwrap().clone();
+        let patch = KeyPatch { rules: Some(rules(key)), ..Default::default() };
+        world
+            .change(move |change| keys::edit(change, "acme", &id, &patch).map(drop))
+            .await
+            .unwrap();
     }
-    assert_eq!(count, 300);
+    let (mut next, mut accounts, mut tokens, mut pages) = (Some("a".to_owned()), 0, 0, 0);
+    while let Some(cursor) = next {
+        let (page, update) = world.page(&cursor.parse().ok().unwrap()).await;
+        assert!(page.body.len() < 320 << 10, "{} bytes", page.body.len());
+        accounts += update.account_limits.len();
+        tokens += update.tokens.hashes.len();
+        pages += 1;
+        next = update.next;
+    }
+    assert!(pages > 3);
+    assert_eq!((accounts, tokens), (1, 80));
+}
+
+/// A filter that was away while much changed gets it in parts, each up to a revision.
+#[tokio::test]
+async fn long_delta_comes_in_parts() {
+    let mut world = World::new().await;
+    let mut filter = world.filter().await;
+    let profile = world.profile.name.clone();
+    for batch in 0..5_u32 {
+        world.make(Step::Create).await;
+        let profile = profile.clone();
+        let many = move |change: &mut crate::store::Change<'_>| {
+            for token in 0..1_500_u32 {
+                changes::touch(
+                    change,
+                    &profile,
+                    &KeyHash::of(&(batch * 1_500 + token).to_le_bytes()),
+                );
+            }
+            Ok(())
+        };
+        world.change(many).await.unwrap();
+    }
+    let after = filter.publisher.in_use().unwrap();
+    let (asked, start) = (Arc::clone(&world.profile), after);
+    let changed =
+        world.store.read(move |db| changes::changed_since(db, &asked, start)).await.unwrap();
+    let Changed::Some(part) = changed else { panic!("a gap") };
+    assert!(part.is_cut && part.revision.number > after.number);
+    assert!(part.removed.len() <= 2_000);
+    world.catch_up(&mut filter).await;
+    assert_eq!(filter.replica.revision().number, *world.store.watch_revision().borrow());
+    for token in &world.tokens {
+        assert!(filter.replica.find(&token.hash()).unwrap().is_some());
+    }
 }

@@ -11,13 +11,13 @@ use latchkey_filter::profile::Profile;
 use latchkey_protocol::poll::{MAX_WAIT_MS, ORIGIN_HEADER, Poll};
 use latchkey_protocol::{Revision, Update};
 
-use super::draft::{Draft, MAX_PAGE_BYTES, to_json};
-use super::snapshots::RECENT;
+use super::deltas::Delta;
+use super::draft::to_json;
+use super::snapshots::{Cursor, Freshness, NoCursor};
 use crate::api::extract::Parameters;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::ledger;
-use crate::store::changes::{self, Changed};
 
 /// Answers a poll: with the next page of a snapshot, with a delta once there is one, or with 204.
 pub(crate) async fn poll(
@@ -51,48 +51,36 @@ async fn delta(
 ) -> Result<Response, ApiError> {
     let mut revision = app.store.watch_revision();
     let mut stopping = app.stopping.clone();
-    let holder = ledger::holder(&poll.instance, &poll.worker);
-    let recalled = app.recalls.watch(&holder);
-    let wait = Duration::from_millis(poll.wait_ms.min(MAX_WAIT_MS));
+    let workers = Workers::of(poll)?;
+    let recalled = app.recalls.watch(&workers.holders);
+    let deadline =
+        tokio::time::Instant::now() + Duration::from_millis(poll.wait_ms.min(MAX_WAIT_MS));
+    app.snapshots.tidy();
     // A filter that does not wait has a snapshot that it will not use before it is up to date.
-    let applied = (poll.wait_ms > 0).then_some(after);
-    let deadline = tokio::time::Instant::now() + wait;
+    let applied = workers.applied.or((poll.applied.is_none() && poll.wait_ms > 0).then_some(after));
+    let mut noted = None;
     loop {
-        let asked = Arc::clone(profile);
         revision.mark_unchanged();
-        let changed =
-            app.store.read(move |connection| changes::changed_since(connection, &asked, after));
-        match changed.await? {
-            Changed::Gap => return snapshot(app, poll, profile).await,
-            Changed::Some { revision, .. } if revision == after => {
-                app.proxies.note(poll, applied, Instant::now());
-            }
-            Changed::Some { revision, usable, removed, accounts, anonymous_limits } => {
-                app.proxies.note(poll, applied, Instant::now());
-                let mut draft = Draft::default();
-                for row in usable {
-                    draft.add(row);
-                }
-                for account in accounts {
-                    draft.add_account(account);
-                }
-                if draft.bytes > MAX_PAGE_BYTES {
-                    return snapshot(app, poll, profile).await;
-                }
-                let update = draft.finish(revision, Some(after), (0, 1), removed, anonymous_limits);
-                app.metrics.deltas.inc();
-                return Ok(answer(Bytes::from(to_json(&update)?)));
-            }
+        let delta = app.deltas.after(&app.store, profile, after).await?;
+        if let Delta::Gap = delta {
+            return snapshot(app, poll, profile).await;
         }
-        let recalls = app.recalls.take(&holder);
+        let note = || app.proxies.note(poll, &workers, applied, Instant::now());
+        let replaced = &**noted.get_or_insert_with(note);
+        if let Delta::Some(body) = delta {
+            app.metrics.deltas.inc();
+            return Ok(answer(body));
+        }
+        let recalls = app.recalls.take(&workers.holders);
         if !recalls.is_empty() {
             return Ok(answer(Bytes::from(to_json(&Update::recall(after, recalls))?)));
         }
-        let waiting = app.proxies.wait(poll);
+        let waiting = app.proxies.wait(poll, replaced);
         let _open = app.metrics.open_poll();
         let is_over = tokio::select! {
             _ = revision.changed() => false,
             () = recalled.notified() => false,
+            () = replaced.notified() => true,
             () = tokio::time::sleep_until(deadline) => true,
             _ = stopping.wait_for(|&stopping| stopping) => true,
         };
@@ -103,28 +91,69 @@ async fn delta(
     }
 }
 
-/// Answers with a page of a snapshot: of the one that the filter is taking in if it is still there,
-/// else the first page of another.
-async fn snapshot(app: &App, poll: &Poll, profile: &Arc<Profile>) -> Result<Response, ApiError> {
-    app.proxies.note(poll, None, Instant::now());
-    if let Some(wanted) = poll.snapshot
-        && let Some(snapshot) = app.snapshots.find(&poll.profile, |kept| kept.revision == wanted)
-    {
-        let page = usize::try_from(poll.page).ok().and_then(|page| snapshot.pages.get(page));
-        let Some(page) = page else {
-            let last = snapshot.pages.len().saturating_sub(1);
-            let message = format!("expected 0 to {last}, found {}", poll.page);
-            return Err(ApiError::field("page", message));
+/// The VMs for which a poll is made.
+#[derive(Clone, Debug)]
+pub(crate) struct Workers {
+    /// By which names they hold leases.
+    pub(crate) holders: Vec<Holder>,
+    /// What all of them have applied, as far as the poll says so.
+    applied: Option<Revision>,
+}
+
+/// A VM that holds leases.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Its own name.
+    pub(crate) worker: String,
+    /// The name by which the ledger knows it.
+    pub(crate) name: String,
+}
+
+impl Workers {
+    fn of(poll: &Poll) -> Result<Self, ApiError> {
+        let names = poll.workers.as_ref().unwrap_or(&poll.worker);
+        let names: Vec<&str> = names.split(',').filter(|name| !name.is_empty()).collect();
+        if names.len() > MAX_WORKERS {
+            let message = format!("expected at most {MAX_WORKERS} names, found {}", names.len());
+            return Err(ApiError::field("workers", message));
+        }
+        let applied = match poll.applied.as_deref() {
+            None | Some("") => None,
+            Some(text) => {
+                Some(text.parse().map_err(|error| ApiError::field("applied", format!("{error}")))?)
+            }
         };
-        app.metrics.snapshot_pages.inc();
-        return Ok(answer(page.clone()));
+        let mut holders = Vec::with_capacity(names.len());
+        for worker in names {
+            check_names(&poll.instance, worker)?;
+            let name = ledger::holder(&poll.instance, worker);
+            holders.push(Holder { worker: worker.to_owned(), name });
+        }
+        Ok(Self { holders, applied })
     }
-    // One that comes from a gap needs what there is now: from an older snapshot, the way here may be
-    // another gap.
-    let patience = if poll.after.is_some() { Duration::ZERO } else { RECENT };
-    let snapshot = app.snapshots.recent(&app.store, profile, patience).await?;
+}
+
+/// Answers with a page of a snapshot: the one that the poll asks for, else the first.
+async fn snapshot(app: &App, poll: &Poll, profile: &Arc<Profile>) -> Result<Response, ApiError> {
+    let workers = Workers::of(poll)?;
+    app.proxies.note(poll, &workers, workers.applied, Instant::now());
+    let first = || Cursor::Accounts(String::new());
+    let (cursor, freshness) = match (&poll.cursor, poll.snapshot) {
+        (Some(cursor), Some(snapshot)) => {
+            let cursor: Cursor = cursor.parse().map_err(|NoCursor| {
+                let expected = "expected what the page before says as `next`";
+                ApiError::field("cursor", format!("{expected}, found `{cursor}`"))
+            })?;
+            (cursor, Freshness::Since(snapshot.number))
+        }
+        // One that comes from a gap needs what there is now: from an older snapshot, the way here may be
+        // another gap.
+        _ if poll.after.is_some() => (first(), Freshness::Current),
+        _ => (first(), Freshness::Recent),
+    };
+    let page = app.snapshots.page(&app.store, profile, &cursor, freshness).await?;
     app.metrics.snapshot_pages.inc();
-    Ok(answer(snapshot.pages.first().cloned().unwrap_or_default()))
+    Ok(answer(page.body))
 }
 
 fn answer(body: Bytes) -> Response {
@@ -138,6 +167,9 @@ pub(crate) async fn sign(mut response: Response) -> Response {
     response.headers_mut().insert(ORIGIN_HEADER, version);
     response
 }
+
+/// Most VMs of a proxy: Envoy has one for each of its threads.
+const MAX_WORKERS: usize = 1_024;
 
 /// Longest name of an instance or worker, in bytes.
 const MAX_NAME_BYTES: usize = 256;

@@ -123,6 +123,7 @@ impl World {
             profiles: Arc::new(profiles),
             proxies: Arc::default(),
             snapshots: Arc::default(),
+            deltas: Arc::default(),
             metrics,
             desk,
             recalls,

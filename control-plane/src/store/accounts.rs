@@ -132,6 +132,7 @@ pub(crate) fn edit(
 pub(crate) fn delete(change: &mut Change<'_>, id: &str) -> Result<(), StoreError> {
     let before = get(&change.transaction, id)?;
     keys::touch_account(change, id)?;
+    change.touched_accounts.push(id.to_owned());
     ledger::forget_account(&change.transaction, id)?;
     change.transaction.execute("DELETE FROM accounts WHERE id = ?1", [id])?;
     change.audit(Some(id), "account.delete", id, &json!({"before": before}))

@@ -1,6 +1,6 @@
 //! The change log, and what filters get from it.
 
-use std::collections::HashMap;
+use std::collections::{BTreeMap, BTreeSet, HashMap};
 use std::sync::Arc;
 
 use latchkey_filter::profile::Profile;
@@ -9,31 +9,30 @@ use rusqlite::{Connection, OptionalExtension, Row, ToSql, params};
 
 use super::{Change, StoreError, from_json, resources};
 
-/// What changed between a revision and the last one.
+/// What changed after a revision.
 #[derive(Debug)]
 pub(crate) enum Changed {
-    /// The revision is not in this log, or too much has changed since: a snapshot is due.
+    /// The revision is not in this log, or too much has changed at once: a snapshot is due.
     Gap,
-    /// Tokens and accounts to look at again, as of the revision.
-    Some {
-        /// The last revision.
-        revision: Revision,
-        /// Those that are usable.
-        usable: Vec<TokenRow>,
-        /// Those that are not.
-        removed: Vec<KeyHash>,
-        /// Accounts whose limits or resources may be others.
-        accounts: Vec<AccountRow>,
-        /// Limits of each client address that calls without a token.
-        anonymous_limits: Vec<Limit>,
-    },
+    /// Tokens and accounts to look at again.
+    Some(Changes),
 }
 
-/// All that filters of a profile need, as of a revision.
+/// Tokens and accounts to look at again, as of a revision.
 #[derive(Debug)]
-pub(crate) struct Everything {
+pub(crate) struct Changes {
+    /// The revision up to which they are: the last one, unless there is more.
     pub(crate) revision: Revision,
-    pub(crate) tokens: Vec<TokenRow>,
+    /// Whether there are changes after that.
+    pub(crate) is_cut: bool,
+    /// Tokens that are usable.
+    pub(crate) usable: Vec<TokenRow>,
+    /// Those that are not.
+    pub(crate) removed: Vec<KeyHash>,
+    /// Accounts whose limits or resources may be others.
+    pub(crate) accounts: Vec<AccountRow>,
+    /// Accounts that there are no longer.
+    pub(crate) removed_accounts: Vec<String>,
     /// Limits of each client address that calls without a token.
     pub(crate) anonymous_limits: Vec<Limit>,
 }
@@ -102,76 +101,120 @@ pub(super) fn append(change: &Change<'_>) -> Result<u64, StoreError> {
     Ok(number)
 }
 
-/// Returns all usable tokens of a profile with what they stand for.
-pub(crate) fn snapshot(
-    connection: &Connection,
-    profile: &Profile,
-) -> Result<Everything, StoreError> {
-    let (revision, at_ms) = last_with_time(connection)?;
-    let sql = format!("{USABLE} ORDER BY tokens.hash");
-    let mut statement = connection.prepare_cached(&sql)?;
-    let mut rows = statement.query(params![profile.name, at_ms])?;
-    let mut tokens = Vec::new();
-    let mut limits = LimitSets::default();
-    let resources = resources::by_account(connection, &profile.name)?;
-    let none: Arc<[Resource]> = Arc::from([]);
-    while let Some(row) = rows.next()? {
-        let mut token = read_token(row, &mut limits)?;
-        let of_account = resources.get(&token.account.id).unwrap_or(&none);
-        token.account.resources = Some(Arc::clone(of_account));
-        tokens.push(token);
-    }
-    let anonymous_limits = anonymous_limits(connection, profile)?;
-    Ok(Everything { revision, tokens, anonymous_limits })
+/// Notes that filters have to look at a token again.
+#[cfg(test)]
+pub(crate) fn touch(change: &mut Change<'_>, profile: &str, hash: &KeyHash) {
+    change.touched.push((profile.to_owned(), hash.as_bytes().to_vec()));
 }
 
-/// Returns what changed for a profile since a revision.
+/// Reads the accounts and usable tokens of a profile in pages, as of one moment.
+pub(crate) struct Pages<'a> {
+    connection: &'a Connection,
+    profile: &'a Profile,
+    pub(crate) revision: Revision,
+    at_ms: i64,
+    limits: LimitSets,
+}
+
+impl<'a> Pages<'a> {
+    pub(crate) fn new(
+        connection: &'a Connection,
+        profile: &'a Profile,
+    ) -> Result<Self, StoreError> {
+        let (revision, at_ms) = last_with_time(connection)?;
+        Ok(Self { connection, profile, revision, at_ms, limits: LimitSets::default() })
+    }
+
+    /// Returns the accounts that come after one, with their resources, at most so many.
+    pub(crate) fn accounts(
+        &mut self,
+        after: &str,
+        limit: i64,
+    ) -> Result<Vec<AccountRow>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT accounts.id, plans.limits FROM accounts JOIN plans ON plans.id = accounts.plan
+             WHERE accounts.profile = ?1 AND accounts.id > ?2 ORDER BY accounts.id LIMIT ?3",
+        )?;
+        let mut rows = statement.query(params![self.profile.name, after, limit])?;
+        let mut accounts = Vec::new();
+        while let Some(row) = rows.next()? {
+            let id: String = row.get(0)?;
+            let resources = Some(resources::all(self.connection, &id)?);
+            accounts.push(AccountRow { id, limits: self.limits.get(row.get(1)?)?, resources });
+        }
+        Ok(accounts)
+    }
+
+    /// Returns the usable tokens whose hashes come after one, or all, at most so many.
+    pub(crate) fn tokens(
+        &mut self,
+        after: Option<&KeyHash>,
+        limit: i64,
+    ) -> Result<Vec<TokenRow>, StoreError> {
+        let sql = format!("{USABLE} AND tokens.hash > ?3 ORDER BY tokens.hash LIMIT ?4");
+        let mut statement = self.connection.prepare_cached(&sql)?;
+        // A blob is greater than one without bytes, whatever it holds.
+        let after = after.map_or(&[][..], |hash| hash.as_bytes());
+        let mut rows = statement.query(params![self.profile.name, self.at_ms, after, limit])?;
+        let mut tokens = Vec::new();
+        while let Some(row) = rows.next()? {
+            tokens.push(read_token(row, &mut self.limits)?);
+        }
+        Ok(tokens)
+    }
+
+    /// Returns the limits of each client address that calls without a token.
+    pub(crate) fn anonymous_limits(&self) -> Result<Vec<Limit>, StoreError> {
+        anonymous_limits(self.connection, self.profile)
+    }
+}
+
+/// Returns what changed for a profile after a revision; of very much, the first part.
 pub(crate) fn changed_since(
     connection: &Connection,
     profile: &Profile,
     after: Revision,
 ) -> Result<Changed, StoreError> {
-    let (revision, at_ms) = last_with_time(connection)?;
-    let known = connection
-        .query_row(
-            "SELECT revision, mark FROM changes WHERE revision = ?1",
-            [to_sql(after.number)],
-            read_revision,
-        )
-        .optional()?;
-    if known != Some(after) {
+    let (last, at_ms) = last_with_time(connection)?;
+    if find_revision(connection, after.number)? != Some(after) {
         return Ok(Changed::Gap);
     }
-    let mut statement = connection.prepare_cached(
-        "SELECT DISTINCT hash FROM changed_tokens WHERE revision > ?1 AND profile = ?2
-         LIMIT ?3",
-    )?;
-    let mut hashes = Vec::new();
-    let after = to_sql(after.number);
-    let mut rows = statement.query(params![after, profile.name, MAX_DELTA_ENTRIES + 1])?;
-    while let Some(row) = rows.next()? {
-        hashes.push(read_hash(row, 0)?);
-    }
+    let Some((upto, hashes)) = changed_tokens(connection, profile, after.number, last.number)?
+    else {
+        return Ok(Changed::Gap);
+    };
+    let Some(revision) = find_revision(connection, upto)? else {
+        return Ok(Changed::Gap);
+    };
     let mut limits = LimitSets::default();
     let mut accounts = Vec::new();
     let mut statement = connection.prepare_cached(
-        "SELECT accounts.id, plans.limits,
-                accounts.id IN (SELECT account FROM changed_accounts WHERE revision > ?1) AS itself
+        "WITH named AS (
+           SELECT account FROM changed_accounts WHERE revision > ?1 AND revision <= ?2
+         )
+         SELECT accounts.id, plans.limits, accounts.id IN named AS itself
          FROM accounts JOIN plans ON plans.id = accounts.plan
-         WHERE accounts.profile = ?2
-           AND (itself OR accounts.plan IN (SELECT plan FROM changed_plans WHERE revision > ?1))
-         LIMIT ?3",
+         WHERE accounts.profile = ?3
+           AND (accounts.id IN named OR accounts.plan IN (
+             SELECT plan FROM changed_plans WHERE revision > ?1 AND revision <= ?2))
+         LIMIT ?4",
     )?;
-    let mut rows = statement.query(params![after, profile.name, MAX_DELTA_ENTRIES + 1])?;
+    let (from, to) = (to_sql(after.number), to_sql(upto));
+    let mut rows = statement.query(params![from, to, profile.name, MAX_AT_ONCE + 1])?;
     while let Some(row) = rows.next()? {
         let (id, itself): (String, bool) = (row.get(0)?, row.get(2)?);
         let resources = if itself { Some(resources::all(connection, &id)?) } else { None };
         accounts.push(AccountRow { id, limits: limits.get(row.get(1)?)?, resources });
     }
-    let too_many = |count: usize| i64::try_from(count).is_ok_and(|n| n > MAX_DELTA_ENTRIES);
-    if too_many(hashes.len()) || too_many(accounts.len()) {
+    if accounts.len() > usize::try_from(MAX_AT_ONCE).unwrap_or(usize::MAX) {
         return Ok(Changed::Gap);
     }
+    let mut statement = connection.prepare_cached(
+        "SELECT DISTINCT account FROM changed_accounts
+         WHERE revision > ?1 AND revision <= ?2 AND account NOT IN (SELECT id FROM accounts)",
+    )?;
+    let gone = statement.query_map(params![from, to], |row| row.get(0))?;
+    let removed_accounts = gone.collect::<Result<_, _>>()?;
 
     let sql = format!("{USABLE} AND tokens.hash = ?3");
     let mut find = connection.prepare_cached(&sql)?;
@@ -183,8 +226,56 @@ pub(crate) fn changed_since(
             None => removed.push(hash),
         }
     }
-    let anonymous_limits = anonymous_limits(connection, profile)?;
-    Ok(Changed::Some { revision, usable, removed, accounts, anonymous_limits })
+    Ok(Changed::Some(Changes {
+        revision,
+        is_cut: upto < last.number,
+        usable,
+        removed,
+        accounts,
+        removed_accounts,
+        anonymous_limits: anonymous_limits(connection, profile)?,
+    }))
+}
+
+/// Returns which tokens changed after a revision, and up to which one: the last, or where there are
+/// enough for one delta; none if one change alone has too many.
+fn changed_tokens(
+    connection: &Connection,
+    profile: &Profile,
+    after: u64,
+    last: u64,
+) -> Result<Option<(u64, BTreeSet<KeyHash>)>, StoreError> {
+    let mut statement = connection.prepare_cached(
+        "SELECT revision, hash FROM changed_tokens WHERE revision > ?1 AND profile = ?2
+         ORDER BY revision LIMIT ?3",
+    )?;
+    let mut rows = statement.query(params![to_sql(after), profile.name, MAX_AT_ONCE + 1])?;
+    let mut by_revision: BTreeMap<u64, Vec<KeyHash>> = BTreeMap::new();
+    let mut count = 0;
+    while let Some(row) = rows.next()? {
+        let revision = row.get::<_, i64>(0)?.unsigned_abs();
+        by_revision.entry(revision).or_default().push(read_hash(row, 1)?);
+        count += 1;
+    }
+    if count > MAX_AT_ONCE {
+        // The last of them may have more.
+        by_revision.pop_last();
+    }
+    let (mut upto, mut hashes) = (None, BTreeSet::new());
+    for (revision, changed) in by_revision {
+        if upto.is_some() && hashes.len() + changed.len() > ENOUGH {
+            return Ok(upto.map(|upto| (upto, hashes)));
+        }
+        hashes.extend(changed);
+        upto = Some(revision);
+    }
+    let upto = if count > MAX_AT_ONCE { upto } else { Some(last) };
+    Ok(upto.map(|upto| (upto, hashes)))
+}
+
+fn find_revision(connection: &Connection, number: u64) -> Result<Option<Revision>, StoreError> {
+    let sql = "SELECT revision, mark FROM changes WHERE revision = ?1";
+    Ok(connection.query_row(sql, [to_sql(number)], read_revision).optional()?)
 }
 
 /// Returns the limits of each client address that calls without a token: those of the profile's
@@ -292,7 +383,7 @@ const USABLE: &str = "
     JOIN keys ON keys.id = tokens.key
     JOIN accounts ON accounts.id = keys.account
     JOIN plans ON plans.id = accounts.plan
-    WHERE accounts.profile = ?1
+    WHERE tokens.profile = ?1
       AND keys.revoked_at_ms IS NULL
       AND NOT keys.is_suspended
       AND (ends_at_ms IS NULL OR ends_at_ms > ?2)";
@@ -300,5 +391,9 @@ const USABLE: &str = "
 /// Changes that are kept: a filter that is further behind gets a snapshot.
 const KEPT_CHANGES: u64 = 100_000;
 
-/// Most tokens of a delta, and most accounts; past it a snapshot in pages is kinder to both sides.
-const MAX_DELTA_ENTRIES: i64 = 10_000;
+/// Tokens with which a delta is long enough; what is more comes with the next one.
+const ENOUGH: usize = 2_000;
+
+/// Most tokens of one change, and most accounts, that go into a delta; past it a snapshot in pages is
+/// kinder to both sides.
+const MAX_AT_ONCE: i64 = 20_000;

@@ -1,6 +1,5 @@
 //! Resources: content types with their relations.
 
-use std::collections::HashMap;
 use std::sync::Arc;
 
 use latchkey_protocol::{Resource, Rule};
@@ -32,24 +31,6 @@ pub(crate) fn list(
 /// Returns all resources of an account.
 pub(super) fn all(connection: &Connection, account: &str) -> Result<Arc<[Resource]>, StoreError> {
     Ok(list(connection, account, &Page::everything())?.into())
-}
-
-/// Returns the resources of all accounts of a profile that have any.
-pub(super) fn by_account(
-    connection: &Connection,
-    profile: &str,
-) -> Result<HashMap<String, Arc<[Resource]>>, StoreError> {
-    let mut statement = connection.prepare_cached(
-        "SELECT resources.account, resources.name, resources.relations FROM resources
-         JOIN accounts ON accounts.id = resources.account
-         WHERE accounts.profile = ?1 ORDER BY resources.account, resources.name",
-    )?;
-    let mut rows = statement.query([profile])?;
-    let mut by_account: HashMap<String, Vec<Resource>> = HashMap::new();
-    while let Some(row) = rows.next()? {
-        by_account.entry(row.get(0)?).or_default().push(read(row, 1)?);
-    }
-    Ok(by_account.into_iter().map(|(account, resources)| (account, resources.into())).collect())
 }
 
 /// Reads a name and relations, from a column on.

@@ -71,6 +71,7 @@ fn replica() -> Replica {
     };
     let update = Update {
         accounts: vec!["acme".to_owned()],
+        account_limits: vec![0],
         resources: vec![AccountResources {
             account: 0,
             resources: vec![resource("posts", "authors"), resource("authors", "companies")],
@@ -88,7 +89,6 @@ fn replica() -> Replica {
         },
         ..Update::empty(revision)
     };
-    let mut replica = Replica::empty(revision);
-    assert!(replica.add(update).is_ok());
-    replica
+    let replica = Replica::of(&update);
+    replica.expect("the update fits")
 }

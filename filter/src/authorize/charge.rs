@@ -36,9 +36,9 @@ pub(super) fn dues_of_key(key: &KeyRecord) -> Vec<Due> {
     let account = &key.account.id;
     let limits = key.account.limits();
     let everyone = Subject::Account { account: Arc::clone(account), identity: None };
-    add(everyone, limits.every_call);
+    add(everyone, Rc::clone(&limits.every_call));
     let identity = Some(Identity::Key);
-    add(Subject::Account { account: Arc::clone(account), identity }, limits.with_key);
+    add(Subject::Account { account: Arc::clone(account), identity }, Rc::clone(&limits.with_key));
     if let Some(own) = &key.limits {
         let key = Arc::clone(&key.id);
         add(Subject::Key { account: Arc::clone(account), key }, Rc::clone(own));
@@ -67,7 +67,7 @@ pub(super) fn dues_of_anonymous(
     let address = (request.client_address)().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
     let subject =
         Subject::Address { profile: profile.name.as_str().into(), address: network(address) };
-    Ok(vec![Due { subject, limits: Rc::clone(limits) }])
+    Ok(vec![Due { subject, limits }])
 }
 
 /// Returns the address by which a client is counted: of IPv6 the first one of its network of 64 bits,

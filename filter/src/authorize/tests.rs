@@ -32,7 +32,6 @@ fn replica(scoped: &[(&str, &[&str])]) -> Replica {
 /// A replica of an account with resources, each with its relations.
 fn replica_with(scoped: &[(&str, &[&str])], resources: &[Resource]) -> Replica {
     let revision = Revision { number: 1, mark: 1 };
-    let mut replica = Replica::empty(revision);
     let user = KeyKind::UserDefined;
     let keys = [
         (RW, KeyKind::ApplicationReadWrite, 0, 0, 0),
@@ -44,6 +43,7 @@ fn replica_with(scoped: &[(&str, &[&str])], resources: &[Resource]) -> Replica {
     ];
     let update = Update {
         accounts: vec!["acme".to_owned()],
+        account_limits: vec![0],
         resources: vec![AccountResources { account: 0, resources: resources.to_vec() }],
         right_sets: vec![rules(&[("*", &["*"])]), rules(&[("*", &["read"])]), rules(scoped)],
         network_sets: vec![vec!["192.0.2.0/24".to_owned(), "2001:db8::/32".to_owned()]],
@@ -60,8 +60,7 @@ fn replica_with(scoped: &[(&str, &[&str])], resources: &[Resource]) -> Replica {
         },
         ..Update::empty(revision)
     };
-    replica.add(update).unwrap();
-    replica
+    Replica::of(&update).unwrap()
 }
 
 fn flotiq() -> Profile {

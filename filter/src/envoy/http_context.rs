@@ -219,12 +219,12 @@ pub(super) fn decide(
     let Gateway { config, source, .. } = gateway;
     let profile = &config.profile;
     let headers = Headers(headers);
-    let poller = source.poller.borrow();
+    let replica = source.replica.borrow();
     let mut judgement = {
         let (received, client_address) = (progress.body.borrow(), &client_address);
         let (body, now_ms) = (received.as_body(), now.wall_ms);
         let request = Request { headers, body, now_ms, client_address };
-        authorize::authorize(profile, poller.replica(), &request)
+        authorize::authorize(profile, replica.as_ref(), &request)
     };
     let may_wait = patience == Patience::MayWait;
     let leases = &mut *source.leases.borrow_mut();

@@ -3,7 +3,7 @@
 use std::rc::Rc;
 use std::time::Duration;
 
-use latchkey_protocol::{Revision, lease};
+use latchkey_protocol::lease;
 use proxy_wasm::hostcalls;
 use proxy_wasm::traits::{Context, HttpContext, RootContext};
 use proxy_wasm::types::ContextType;
@@ -13,7 +13,7 @@ use super::host;
 use super::http_context::{Gateway, Http};
 use super::source::{self, Source};
 use super::waiting;
-use super::wake::Wake;
+use super::wake::{Note, Wake};
 use crate::config::{Config, EdgeToken};
 use crate::leases;
 use crate::poller::{self, Progress};
@@ -81,13 +81,56 @@ impl Root {
         // without an answer.
         source.poller.borrow_mut().abandon();
         source.leases.borrow_mut().abandon();
-        source.wake.replace(Wake::register(&source.worker, self.context_id));
+        source.wake.replace(Wake::register(&source.worker(), self.context_id));
         let control_plane = edge_token.map(|token| ControlPlane::new(&config, &token));
         let root_id = self.get_property(vec!["plugin_root_id"]).unwrap_or_default();
         let reads_bodies = root_id == BODIES_ROOT_ID;
         let gateway = Rc::new(Gateway { config, source: Rc::clone(&source), reads_bodies });
         self.active = Some(Active { gateway, source, control_plane });
         Ok(())
+    }
+
+    /// Looks whether something was published, and takes it into use here.
+    fn look_for_publication(&self) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        let Some(revision) = active.source.look() else {
+            return;
+        };
+        log::debug!("latchkey: up to date (revision={revision})");
+        if active.control_plane.is_some() {
+            active.source.attend();
+            active.source.wake_leader();
+        }
+        self.serve_waiting();
+    }
+
+    /// Does what is due for all VMs of the proxy, if this one leads: a slice of the work, or a poll.
+    fn lead(&mut self) {
+        let Some(active) = &self.active else {
+            return;
+        };
+        if active.control_plane.is_none() || !active.source.attend() {
+            return;
+        }
+        let source = Rc::clone(&active.source);
+        let worked = source.poller.borrow_mut().work(host::now().steady_ms());
+        match worked {
+            Ok(Some(_)) => {
+                self.look_for_publication();
+                source.wake_others();
+            }
+            Ok(None) => {}
+            Err(error) => self.poll.warn(active, NO_UPDATES, &error.to_string()),
+        }
+        if source.poller.borrow().has_work() {
+            // What else waits for this thread goes first.
+            if let Some(wake) = &*source.wake.borrow() {
+                wake.call();
+            }
+        }
+        self.call_for_updates();
     }
 
     /// Makes the poll that is due, if any.
@@ -98,8 +141,9 @@ impl Root {
         let Some(control_plane) = &active.control_plane else {
             return;
         };
-        let now_ms = host::now_ms();
-        let Some(poll) = active.source.poller.borrow_mut().poll(now_ms) else {
+        let now_ms = host::now().steady_ms();
+        let standing = active.source.standing();
+        let Some(poll) = active.source.poller.borrow_mut().poll(now_ms, &standing) else {
             return;
         };
         let path = poll.path_and_query();
@@ -117,7 +161,7 @@ impl Root {
         };
         active.source.poller.borrow_mut().on_failure(now_ms);
         active.source.metrics.count_poll_failure();
-        self.poll.warn(active, "no updates from the control plane, keys stay as they are", why);
+        self.poll.warn(active, NO_UPDATES, why);
     }
 
     /// Takes in the answer of a poll.
@@ -126,53 +170,38 @@ impl Root {
             return;
         };
         let source = Rc::clone(&active.source);
-        let now_ms = host::now_ms();
+        // The one that leads now asks by itself.
+        if !source.attend() {
+            return;
+        }
+        let now_ms = host::now().steady_ms();
         match answer {
             Answer::Own { status: 200, body } => {
                 let taken = source.poller.borrow_mut().on_update(now_ms, body);
                 match taken {
-                    Ok(Progress::Page) => self.poll.is_degraded = false,
-                    Ok(Progress::Recalled(subjects)) => {
+                    Ok(Progress::Nothing | Progress::Work) => self.poll.is_degraded = false,
+                    Ok(Progress::Recalled(recalls)) => {
                         self.poll.is_degraded = false;
-                        let now = host::now();
-                        for subject in &subjects {
-                            source.leases.borrow_mut().recall(subject, now);
-                        }
-                    }
-                    Ok(Progress::Applied(revision)) => {
-                        self.poll.is_degraded = false;
-                        self.on_applied(revision);
+                        source.recall(recalls);
                     }
                     Err(error) => {
                         source.metrics.count_poll_failure();
-                        let what = "no updates from the control plane, keys stay as they are";
-                        self.poll.warn(active, what, &error.to_string());
+                        self.poll.warn(active, NO_UPDATES, &error.to_string());
                     }
                 }
             }
             Answer::Own { status: 204, .. } => {
                 self.poll.is_degraded = false;
-                let up_to_date = source.poller.borrow_mut().on_nothing_new(now_ms);
-                if let Some(revision) = up_to_date {
-                    self.on_applied(revision);
-                }
+                source.poller.borrow_mut().on_nothing_new(now_ms);
             }
             Answer::Own { .. } => {
-                source.poller.borrow_mut().start_over();
+                source.poller.borrow_mut().on_refused();
                 self.on_poll_failure(now_ms, &answer.to_string());
             }
             Answer::Foreign { .. } | Answer::Broken => {
                 self.on_poll_failure(now_ms, &answer.to_string());
             }
         }
-    }
-
-    fn on_applied(&self, revision: Revision) {
-        if let Some(active) = &self.active {
-            active.source.metrics.count_update(revision.number);
-        }
-        log::debug!("latchkey: up to date (revision={revision})");
-        self.serve_waiting();
     }
 
     /// Makes the call for leases that is due, if any.
@@ -300,7 +329,7 @@ impl Context for Root {
         if self.poll.call == Some(token_id) {
             self.poll.call = None;
             self.on_update(&Answer::read(num_headers, body_size));
-            self.call_for_updates();
+            self.lead();
         } else if self.lease.call == Some(token_id) {
             self.lease.call = None;
             self.on_leases(&Answer::read(num_headers, body_size));
@@ -330,26 +359,37 @@ impl RootContext for Root {
             // The context that could be woken before may be gone.
             let wake = &mut *active.source.wake.borrow_mut();
             if wake.is_none() {
-                *wake = Wake::register(&active.source.worker, self.context_id);
+                *wake = Wake::register(&active.source.worker(), self.context_id);
             }
         }
-        self.call_for_updates();
+        self.look_for_publication();
+        self.lead();
         self.call_for_leases();
         self.serve_waiting();
         self.adjust_tick();
     }
 
     fn on_queue_ready(&mut self, queue_id: u32) {
-        let is_ours = self.active.as_ref().is_some_and(|active| {
-            active.source.wake.borrow().as_ref().is_some_and(|wake| wake.answer(queue_id))
-        });
-        if is_ours {
-            self.call_for_leases();
+        let Some(active) = &self.active else {
+            return;
+        };
+        let note = active.source.wake.borrow().as_ref().and_then(|wake| wake.answer(queue_id));
+        let Some(note) = note else {
+            return;
+        };
+        if let Note::Recall(subject) = note {
+            active.source.leases.borrow_mut().recall(&subject, host::now());
         }
+        self.look_for_publication();
+        self.lead();
+        self.call_for_leases();
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {
-        let gateway = self.active.as_ref().map(|active| Rc::clone(&active.gateway));
+        let gateway = self.active.as_ref().map(|active| {
+            active.source.serves.set(true);
+            Rc::clone(&active.gateway)
+        });
         Some(Box::new(Http::new(context_id, gateway)))
     }
 
@@ -357,6 +397,8 @@ impl RootContext for Root {
         Some(ContextType::HttpContext)
     }
 }
+
+const NO_UPDATES: &str = "no updates from the control plane, keys stay as they are";
 
 /// The `root_id` of a filter to which Envoy gives bodies while it holds the headers back: one with
 /// `allow_on_headers_stop_iteration`, which a filter cannot see.

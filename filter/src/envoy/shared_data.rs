@@ -1,28 +1,43 @@
-//! Data that all VMs of one Envoy share: the one compare-and-swap loop.
+//! Data that all VMs of one Envoy share, and the one compare-and-swap loop.
 
 use proxy_wasm::hostcalls;
 
-/// Returns the value of a key, setting it first if it has none.
-///
-/// Whichever VM comes first decides the value for all of them.
-pub(super) fn get_or_set(key: &str, value: &[u8]) -> Option<Vec<u8>> {
-    for _ in 0..MAX_TRIES {
-        match hostcalls::get_shared_data(key) {
-            Ok((Some(present), _)) if !present.is_empty() => return Some(present),
-            Ok(_) => {}
-            Err(_) => return None,
+use crate::shared::{SharedData, Write};
+
+/// The host's shared data.
+#[derive(Debug)]
+pub(super) struct HostData;
+
+impl SharedData for HostData {
+    fn get(&self, name: &str) -> Option<(Vec<u8>, Write)> {
+        match hostcalls::get_shared_data(name) {
+            Ok((Some(value), Some(write))) => Some((value, Write(write))),
+            Ok(_) | Err(_) => None,
         }
-        // For a key that is absent the host takes any number; for one that is present, only the
-        // number of its last write. So of several VMs that found the key absent, one succeeds.
-        if hostcalls::set_shared_data(key, Some(value), Some(NO_WRITE)).is_ok() {
-            return Some(value.to_vec());
+    }
+
+    fn set(&self, name: &str, value: &[u8], over: Option<Write>) -> bool {
+        hostcalls::set_shared_data(name, Some(value), over.map(|write| write.0)).is_ok()
+    }
+}
+
+/// Changes the value of a name: what was there, if anything, becomes what is returned; nothing is
+/// written where nothing is. Returns what is there since.
+pub(super) fn update(
+    name: &str,
+    mut change: impl FnMut(Option<&[u8]>) -> Option<Vec<u8>>,
+) -> Option<Vec<u8>> {
+    for _ in 0..MAX_TRIES {
+        let (present, write) = HostData.get(name).unzip();
+        let Some(value) = change(present.as_deref()) else {
+            return present;
+        };
+        if HostData.set(name, &value, Some(write.unwrap_or(Write::NONE))) {
+            return Some(value);
         }
     }
     None
 }
 
-/// A number that no write has: the host counts writes up from 1.
-const NO_WRITE: u32 = u32::MAX;
-
-/// Tries before giving up; a second one succeeds unless keys can vanish, and they cannot.
-const MAX_TRIES: u32 = 4;
+/// Tries before giving up: each time another VM came first, of which there are some dozens.
+const MAX_TRIES: u32 = 64;

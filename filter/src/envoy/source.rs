@@ -8,19 +8,32 @@ use std::cell::{Cell, RefCell};
 use std::collections::BTreeMap;
 use std::rc::{Rc, Weak};
 
+use latchkey_protocol::{Recall, Revision};
+
 use super::host;
 use super::metrics::Metrics;
-use super::shared_data;
+use super::shared_data::{self, HostData};
 use super::waiting::WaitingRoom;
-use super::wake::Wake;
+use super::wake::{Note, Wake, send};
 use crate::config::Config;
 use crate::leases::Leases;
-use crate::poller::Poller;
+use crate::poller::{Poller, Standing};
+use crate::replica::Replica;
+use crate::roster::{Member, Roster};
+use crate::shared::Names;
 
 /// One control plane and profile, as this VM knows it.
 pub(super) struct Source {
-    /// Name of this VM.
-    pub(super) worker: String,
+    /// Number of this VM; its name is that in hexadecimal digits.
+    vm: u32,
+    names: Names,
+    /// What is in use of what the VMs share; none before the first publication.
+    pub(super) replica: RefCell<Option<Replica>>,
+    /// The VMs, as this one last saw them.
+    roster: RefCell<Roster>,
+    /// Whether this VM has served requests.
+    pub(super) serves: Cell<bool>,
+    /// Brings updates into what the VMs share, while this VM leads.
     pub(super) poller: RefCell<Poller>,
     pub(super) leases: RefCell<Leases>,
     /// By what a request wakes a root context; none while there is no root context to wake.
@@ -33,6 +46,93 @@ pub(super) struct Source {
 }
 
 impl Source {
+    /// Returns the name of this VM.
+    pub(super) fn worker(&self) -> String {
+        worker(self.vm)
+    }
+
+    /// Looks whether something was published. Returns the revision that is in use here since.
+    pub(super) fn look(&self) -> Option<Revision> {
+        let mut replica = self.replica.borrow_mut();
+        let applied = match &*replica {
+            Some(replica) => replica.refresh(),
+            None => {
+                *replica = Replica::open(Rc::new(HostData), self.names.clone());
+                replica.as_ref().map(Replica::revision)
+            }
+        }?;
+        self.metrics.count_update(applied.number);
+        Some(applied)
+    }
+
+    /// Says in the roster that this VM is alive and what it has applied. Returns whether it leads.
+    pub(super) fn attend(&self) -> bool {
+        let Some(queue) = self.wake.borrow().as_ref().map(Wake::queue) else {
+            return false;
+        };
+        let me = Member {
+            vm: self.vm,
+            queue,
+            serves: self.serves.get(),
+            applied: self.replica.borrow().as_ref().map(Replica::revision),
+            seen_at_ms: host::now().steady_ms(),
+        };
+        let present = shared_data::update(&self.names.roster(), |bytes| {
+            let mut roster = Roster::parse(bytes.unwrap_or_default());
+            roster.report(me).then(|| roster.write())
+        });
+        let roster = Roster::parse(&present.unwrap_or_default());
+        let leads = roster.is_led_by(self.vm);
+        let led = self.roster.replace(roster).is_led_by(self.vm);
+        if leads && !led {
+            self.poller.borrow_mut().start_over();
+        }
+        leads
+    }
+
+    /// Returns what there is to say of the VMs.
+    pub(super) fn standing(&self) -> Standing {
+        let roster = self.roster.borrow();
+        let workers = roster.members().iter().map(|member| worker(member.vm)).collect();
+        Standing { workers, applied: roster.applied() }
+    }
+
+    /// Wakes all VMs but this one.
+    pub(super) fn wake_others(&self) {
+        for member in self.roster.borrow().members() {
+            if member.vm != self.vm {
+                send(member.queue, &Note::Look);
+            }
+        }
+    }
+
+    /// Wakes the VM that leads, if it is another.
+    pub(super) fn wake_leader(&self) {
+        if let Some(leader) = self.roster.borrow().leader()
+            && leader.vm != self.vm
+        {
+            send(leader.queue, &Note::Look);
+        }
+    }
+
+    /// Asks workers for leases, each for its own.
+    pub(super) fn recall(&self, recalls: Vec<Recall>) {
+        let roster = self.roster.borrow();
+        for Recall { worker: holder, subject } in recalls {
+            let member = roster.members().iter().find(|member| worker(member.vm) == holder);
+            match member {
+                Some(member) if member.vm == self.vm => {
+                    self.leases.borrow_mut().recall(&subject, host::now());
+                }
+                Some(member) => {
+                    send(member.queue, &Note::Recall(subject));
+                }
+                // It is gone; what it held ends soon by itself.
+                None => {}
+            }
+        }
+    }
+
     /// Logs, once, that requests are refused since their bodies are not read.
     pub(super) fn warn_of_unread_bodies(&self) {
         if !self.is_warned.replace(true) {
@@ -69,13 +169,19 @@ pub(super) fn source(config: &Config, node_id: &str) -> Rc<Source> {
     };
     SOURCES.with_borrow_mut(|sources| {
         let make = || {
-            let worker = format!("{:08x}", host::random_bits() & 0xffff_ffff);
+            let vm = random_number();
             let instance = instance(node_id);
-            let poller = Poller::new(&config.profile.name, &instance, &worker);
+            let names = Names::new(&format!("{id:?}"));
+            let profile = &config.profile.name;
+            let poller = Poller::new(profile, &instance, Rc::new(HostData), names.clone());
             Rc::new(Source {
+                vm,
+                replica: RefCell::new(Replica::open(Rc::new(HostData), names.clone())),
+                names,
+                roster: RefCell::default(),
+                serves: Cell::new(false),
                 poller: RefCell::new(poller),
-                leases: RefCell::new(Leases::new(&instance, &worker)),
-                worker,
+                leases: RefCell::new(Leases::new(&instance, &worker(vm))),
                 wake: RefCell::new(None),
                 waiting: WaitingRoom::default(),
                 is_warned: Cell::new(false),
@@ -95,12 +201,26 @@ pub(super) fn source(config: &Config, node_id: &str) -> Rc<Source> {
 /// Returns the name of this Envoy process: its node id and a random part, since nodes may share an
 /// id and a restarted Envoy is another proxy.
 fn instance(node_id: &str) -> String {
-    let random = format!("{:08x}", host::random_bits() & 0xffff_ffff);
-    let random = shared_data::get_or_set("latchkey/process", random.as_bytes())
-        .and_then(|bytes| String::from_utf8(bytes).ok())
-        .unwrap_or(random);
+    let mine = worker(random_number());
+    // Whichever VM comes first decides for all of them.
+    let random = shared_data::update("latchkey/process", |present| match present {
+        Some(_) => None,
+        None => Some(mine.as_bytes().to_vec()),
+    });
+    let random = random.and_then(|bytes| String::from_utf8(bytes).ok()).unwrap_or(mine);
     let node_id: String = node_id.chars().take(MAX_NODE_ID_CHARS).collect();
     if node_id.is_empty() { format!("envoy-{random}") } else { format!("{node_id}-{random}") }
+}
+
+/// Returns the name of a VM, of which nothing else in the process has the same.
+fn worker(vm: u32) -> String {
+    format!("{vm:08x}")
+}
+
+/// Returns a random number that is not 0.
+fn random_number() -> u32 {
+    let [a, b, c, d, ..] = host::random_bits().to_le_bytes();
+    u32::from_le_bytes([a, b, c, d]).max(1)
 }
 
 /// Characters of a node id that tell proxies apart; the control plane takes 256 bytes in all.

@@ -61,7 +61,7 @@ pub(super) fn serve(source: &Source, now: Moment) {
     // Where only the queue knows of a request any more, its client has left.
     waiting.borrow_mut().retain(|waiting| Rc::strong_count(&waiting.progress) > 1);
     let due: Vec<Waiting> = {
-        let is_ready = source.poller.borrow().replica().is_some();
+        let is_ready = source.replica.borrow().is_some();
         let leases = source.leases.borrow();
         let is_due = |waiting: &mut Waiting| match waiting.awaits {
             Awaits::Lease { answers } => {

@@ -40,7 +40,7 @@ pub(super) fn needed<'p>(
         .collect::<Result<_, _>>()
         .map_err(|error| Rejection::Graphql(error.to_string()))?;
     let resources = asked.key.account.resources();
-    needed_by(&documents, graphql, &resources, asked.profile.introspection)
+    needed_by(&documents, graphql, resources, asked.profile.introspection)
         .ok_or_else(|| Rejection::Graphql("the query is too large to be judged".to_owned()))
 }
 

@@ -27,7 +27,7 @@ pub(super) fn add<'p>(
         return Ok(());
     }
     let resources = asked.key.account.resources();
-    let reached = reached(hydration, &resources, reach.resources(), steps);
+    let reached = reached(hydration, resources, reach.resources(), steps);
     let may_lower = asked.profile.hydration == TooDeep::Lower;
     let is_held = |needed: &Needed<'_>| is_met(asked.profile, &needed.requirement, asked.key);
     let lowest_missing = reached.iter().filter(|(_, needed)| !is_held(needed));
