@@ -20,7 +20,7 @@ use serde_json::Value;
 use utoipa::ToSchema;
 
 use crate::edge::draft::Draft;
-use crate::store::changes::TokenRow;
+use crate::store::usable_tokens::TokenRow;
 
 /// A request to look into.
 #[derive(Debug)]

@@ -192,10 +192,12 @@ fn segments(path: &str) -> impl Iterator<Item = &str> {
 #[cfg(test)]
 mod tests {
     use latchkey_filter::profile::SHIPPED;
+    use std::sync::Arc;
+
     use latchkey_protocol::{KeyKind, Resource, RightSet, Rule};
 
     use super::*;
-    use crate::store::changes::{AccountRow, TokenRow};
+    use crate::store::usable_tokens::{AccountRow, TokenRow};
     use crate::token;
 
     /// Returns what a key with some rules may call, as `METHOD path?parameter=value,…`.
@@ -226,7 +228,7 @@ mod tests {
                 resources: Some(resources.into()),
             },
             limits: [].into(),
-            rights: RightSet::from(rules),
+            rights: Arc::new(RightSet::from(rules)),
             networks: Vec::new(),
             expires_at_ms: None,
             is_enforced: true,

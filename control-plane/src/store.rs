@@ -14,6 +14,7 @@ pub(crate) mod plans;
 pub(crate) mod resources;
 pub(crate) mod right_usage;
 pub(crate) mod sessions;
+pub(crate) mod usable_tokens;
 
 use std::fs::OpenOptions;
 use std::os::unix::fs::OpenOptionsExt;
@@ -267,5 +268,5 @@ const MIGRATIONS: [&str; 5] = [
     include_str!("../migrations/0002_usage.sql"),
     include_str!("../migrations/0003_reach.sql"),
     include_str!("../migrations/0004_panel.sql"),
-    include_str!("../migrations/0005_pages.sql"),
+    include_str!("../migrations/0005_usable_tokens.sql"),
 ];

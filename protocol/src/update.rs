@@ -28,8 +28,8 @@ pub struct Update {
     /// Ids of accounts that `tokens` refers to, and of those whose limits or resources are said.
     #[serde(default)]
     pub accounts: Vec<String>,
-    /// Indices into `limit_sets`, plus one, of the limits of `accounts`; 0 is without limits. Empty, all
-    /// are accounts that the filter has been told of, and their limits stay as they are.
+    /// Indices into `limit_sets`, plus one, of the limits of `accounts`; 0 is without limits. Where it is
+    /// shorter, the filter has been told of the accounts after that, and their limits stay as they are.
     #[serde(default)]
     pub account_limits: Vec<u32>,
     /// Ids of accounts that there are no longer.

@@ -17,7 +17,7 @@ use super::fields::Fields;
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::explain::{self, Explanation, Question};
-use crate::store::changes::{TokenRow, token_by_hash, token_of_key};
+use crate::store::usable_tokens::{TokenRow, token_by_hash, token_of_key};
 use crate::store::{KeyState, StoreError, accounts, keys};
 use crate::time::Time;
 use crate::token;

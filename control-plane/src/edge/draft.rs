@@ -8,7 +8,7 @@ use latchkey_protocol::{
 };
 
 use crate::store::StoreError;
-use crate::store::changes::{AccountRow, TokenRow};
+use crate::store::usable_tokens::{AccountRow, TokenRow};
 
 /// An update in the making, in its lean form: each account, set of rights and set of networks once.
 #[derive(Default)]
@@ -17,7 +17,7 @@ pub(crate) struct Draft {
     account_limits: Vec<u32>,
     limit_sets: Table<Arc<[Limit]>>,
     resources: Vec<AccountResources>,
-    right_sets: Table<RightSet>,
+    right_sets: Table<Arc<RightSet>>,
     network_sets: Table<Vec<String>>,
     tokens: TokenColumns,
     /// About how long its JSON is.
@@ -95,7 +95,7 @@ impl Draft {
             limit_sets: self.limit_sets.values.iter().map(|limits| limits.to_vec()).collect(),
             anonymous_limits,
             resources: self.resources,
-            right_sets: self.right_sets.values,
+            right_sets: self.right_sets.values.iter().map(|rights| (**rights).clone()).collect(),
             network_sets: self.network_sets.values,
             tokens: self.tokens,
             ..Update::empty(revision)

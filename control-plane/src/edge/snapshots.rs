@@ -16,7 +16,7 @@ use latchkey_protocol::{KeyHash, Revision};
 use rusqlite::Connection;
 
 use super::draft::{Draft, MAX_PAGE_BYTES, to_json};
-use crate::store::changes::Pages;
+use crate::store::usable_tokens::Pages;
 use crate::store::{Store, StoreError};
 
 /// Pages that were handed out lately, by profile and cursor.
@@ -39,6 +39,8 @@ struct Kept {
 pub(super) struct Page {
     /// The revision as of which it was read.
     pub(super) revision: Revision,
+    /// Where the next one begins, if there is one.
+    pub(super) next: Option<Cursor>,
     /// JSON of an update.
     pub(super) body: Bytes,
 }
@@ -96,6 +98,19 @@ impl Snapshots {
         Ok(page)
     }
 
+    /// Makes the page that comes next, while the filter takes in this one.
+    pub(super) fn make_ahead(self: &Arc<Self>, store: &Store, profile: &Arc<Profile>, page: &Page) {
+        let Some(next) = page.next.clone() else {
+            return;
+        };
+        let since = Freshness::Since(page.revision.number);
+        let (pages, store, profile) = (Arc::clone(self), store.clone(), Arc::clone(profile));
+        tokio::spawn(async move {
+            // Should it fail, the filter's own poll will tell.
+            let _ = pages.page(&store, &profile, &next, since).await;
+        });
+    }
+
     /// Lets go of pages that nobody has asked for lately.
     pub(super) fn tidy(&self) {
         let mut all = self.kept.lock().unwrap_or_else(PoisonError::into_inner);
@@ -147,8 +162,8 @@ fn read_page(
         };
     }
     let mut update = draft.finish(pages.revision, pages.anonymous_limits()?);
-    update.next = next.map(|cursor| cursor.to_string());
-    Ok(Page { revision: pages.revision, body: Bytes::from(to_json(&update)?) })
+    update.next = next.as_ref().map(Cursor::to_string);
+    Ok(Page { revision: pages.revision, next, body: Bytes::from(to_json(&update)?) })
 }
 
 /// Adds accounts; returns where it goes on.

@@ -152,6 +152,7 @@ async fn snapshot(app: &App, poll: &Poll, profile: &Arc<Profile>) -> Result<Resp
         _ => (first(), Freshness::Recent),
     };
     let page = app.snapshots.page(&app.store, profile, &cursor, freshness).await?;
+    app.snapshots.make_ahead(&app.store, profile, &page);
     app.metrics.snapshot_pages.inc();
     Ok(answer(page.body))
 }

@@ -21,7 +21,7 @@ use crate::error::ApiError;
 use crate::explain::Simulator;
 use crate::key_docs::{self, Operation};
 use crate::session::Visitor;
-use crate::store::changes::{TokenRow, token_of_key};
+use crate::store::usable_tokens::{TokenRow, token_of_key};
 use crate::store::{Account, Key, KeyState, StoreError};
 use crate::time::Time;
 use crate::token;

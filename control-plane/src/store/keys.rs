@@ -324,8 +324,9 @@ fn touch(change: &mut Change<'_>, key: &str) -> Result<(), StoreError> {
 
 fn touch_all(change: &mut Change<'_>, condition: &str, id: &str) -> Result<(), StoreError> {
     let sql = format!(
-        "SELECT tokens.profile, tokens.hash FROM tokens
+        "SELECT accounts.profile, tokens.hash FROM tokens
          JOIN keys ON keys.id = tokens.key
+         JOIN accounts ON accounts.id = keys.account
          WHERE {condition}"
     );
     let mut statement = change.transaction.prepare_cached(&sql)?;
@@ -343,16 +344,8 @@ fn add_token(
     token: &MintedToken,
 ) -> Result<(), StoreError> {
     change.transaction.execute(
-        "INSERT INTO tokens (hash, key, hint, created_at_ms, sealed, profile)
-         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
-        params![
-            token.hash.as_bytes(),
-            key,
-            token.hint,
-            change.now_ms,
-            token.sealed,
-            account.profile
-        ],
+        "INSERT INTO tokens (hash, key, hint, created_at_ms, sealed) VALUES (?1, ?2, ?3, ?4, ?5)",
+        params![token.hash.as_bytes(), key, token.hint, change.now_ms, token.sealed],
     )?;
     change.touched.push((account.profile.clone(), token.hash.as_bytes().to_vec()));
     tell_account(change, &account.id);

@@ -103,7 +103,7 @@ impl Edits {
         limit_sets: &[Rc<[u8]>],
     ) -> Result<(), UpdateError> {
         let (ids, limits) = (&update.accounts, &update.account_limits);
-        if !limits.is_empty() && limits.len() != ids.len() {
+        if limits.len() > ids.len() {
             return Err(UpdateError::Columns);
         }
         for (id, &limits) in ids.iter().zip(limits) {

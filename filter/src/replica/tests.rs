@@ -146,6 +146,22 @@ fn account_that_goes_takes_what_is_known_of_it() {
     assert!(proxy.find(1).is_none());
 }
 
+#[test]
+fn account_that_is_only_named_stays_as_it_is() {
+    let mut proxy = Proxy::new();
+    let mut first = delta(0, &[1], &[]);
+    let limit =
+        Limit { name: "l".to_owned(), amount: 1, bucket_seconds: 1, buckets: 1, identity: None };
+    first.limit_sets = vec![vec![limit]];
+    first.account_limits = vec![1];
+    proxy.apply(&first).unwrap();
+    let mut second = delta(1, &[2], &[]);
+    second.accounts = vec!["other".to_owned(), "acme".to_owned()];
+    second.tokens.accounts = vec![1];
+    proxy.apply(&second).unwrap();
+    assert_eq!(proxy.find(2).unwrap().account.limits().every_call.len(), 1);
+}
+
 /// Without its account, no limit would hold for a key.
 #[test]
 fn key_of_an_account_that_is_not_there_cannot_be_told_of() {
@@ -197,7 +213,7 @@ fn rejected_update_changes_nothing() {
     let mut columns = delta(1, &[2], &[1]);
     columns.tokens.kinds.clear();
     let mut limits = delta(1, &[2], &[1]);
-    limits.account_limits.push(0);
+    limits.account_limits = vec![0, 0];
     let mut account = delta(1, &[2], &[1]);
     account.tokens.accounts = vec![1];
     let mut rights = delta(1, &[2], &[1]);
