@@ -6,16 +6,17 @@ use crate::table::{Line, Medians, Table};
 /// Returns the picture as SVG; colours follow the reader's light or dark mode.
 pub(crate) fn draw(table: &Table, setting: &str) -> String {
     let bars: Vec<(String, Medians)> = table.lines.iter().filter_map(bar).collect();
-    let longest = bars.iter().map(|(_, medians)| medians.added_us).fold(1.0, f64::max);
+    let longest = bars.iter().map(|(_, medians)| total(medians)).fold(1.0, f64::max);
     let height = f64::from(TOP + BOTTOM) + bars.len() as f64 * f64::from(STEP);
     let mut text = format!(
         r#"<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img">
-<title>CPU time of Envoy that each filter adds to a request, in microseconds</title>
+<title>CPU time that filters add to a request, in microseconds</title>
 <style>
 text {{ font: 13px system-ui, sans-serif; fill: #1f2328 }}
 .small {{ font-size: 11px; fill: #59636e }}
 .ours {{ fill: #0969da }}
 .other {{ fill: #8c959f }}
+.asked {{ opacity: 0.45 }}
 @media (prefers-color-scheme: dark) {{
   text {{ fill: #e6edf3 }}
   .small {{ fill: #9198a1 }}
@@ -23,22 +24,26 @@ text {{ font: 13px system-ui, sans-serif; fill: #1f2328 }}
   .other {{ fill: #6e7681 }}
 }}
 </style>
-<text x="0" y="18">CPU time of Envoy added to a request, µs (median)</text>
+<text x="0" y="18">CPU time added to a request, in microseconds (median): of Envoy, and paler of the process that it asks</text>
 "#
     );
     let mut y = f64::from(TOP);
     for (name, medians) in &bars {
-        let width = (medians.added_us / longest * f64::from(LONGEST)).max(1.0);
+        let pixels = |us: f64| us.max(0.0) / longest * f64::from(LONGEST);
+        let width = pixels(medians.added_us).max(1.0);
         let class = if name.starts_with("Latchkey") { "ours" } else { "other" };
-        let (middle, end) = (y + 14.0, f64::from(LEFT) + width + 6.0);
+        let asked_at = f64::from(LEFT) + width;
+        let asked_width = pixels(medians.asked_us.unwrap_or_default());
+        let (middle, end) = (y + 14.0, asked_at + asked_width + 6.0);
         text.push_str(&format!(
             r#"<text x="{}" y="{middle}" text-anchor="end">{}</text>
 <rect class="{class}" x="{LEFT}" y="{y}" width="{width:.1}" height="18" rx="2"/>
-<text x="{end:.1}" y="{middle}">{:.1}</text>
+<rect class="{class} asked" x="{asked_at:.1}" y="{y}" width="{asked_width:.1}" height="18"/>
+<text x="{end:.1}" y="{middle}">{}</text>
 "#,
             LEFT - 8,
             escaped(name),
-            medians.added_us
+            sum(medians)
         ));
         y += f64::from(STEP);
     }
@@ -48,6 +53,19 @@ text {{ font: 13px system-ui, sans-serif; fill: #1f2328 }}
         escaped(setting)
     ));
     text
+}
+
+/// Returns how long a bar is, in microseconds.
+fn total(medians: &Medians) -> f64 {
+    medians.added_us.max(0.0) + medians.asked_us.unwrap_or_default()
+}
+
+/// Returns what a bar says.
+fn sum(medians: &Medians) -> String {
+    match medians.asked_us {
+        Some(asked_us) => format!("{:.1} + {asked_us:.1}", medians.added_us),
+        None => format!("{:.1}", medians.added_us),
+    }
 }
 
 /// Returns name and results of a row that has a bar: one that ran, and adds something to another.
@@ -70,8 +88,8 @@ fn escaped(text: &str) -> String {
 
 /// Sizes, in pixels. All of it, the part for names, and the longest bar.
 const WIDTH: u32 = 900;
-const LEFT: u32 = 420;
-const LONGEST: u32 = 420;
+const LEFT: u32 = 460;
+const LONGEST: u32 = 330;
 
 /// Space above the bars, for each of them, and below them.
 const TOP: u32 = 34;

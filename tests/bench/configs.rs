@@ -3,11 +3,12 @@
 //! So listeners, connection manager and routes are the same for each; the upstream is Envoy itself,
 //! by `direct_response`, and there is no access log.
 
+use std::fs::File;
+use std::io::{BufWriter, Write};
 use std::path::Path;
 
 use anyhow::Context;
 use latchkey_tests::EnvoyOptions;
-use serde_json::json;
 
 use crate::keys::{key_id, token_of};
 
@@ -111,20 +112,21 @@ fn with_direct_responses(text: &str) -> String {
 
 /// Envoy loads JSON many times faster than YAML, so the keys are in a file of their own.
 fn api_key_auth(keys: u32, folder: &Path) -> anyhow::Result<String> {
-    let credentials: Vec<_> =
-        (0..keys).map(|index| json!({"key": token_of(index), "client": key_id(index)})).collect();
-    let filter = json!({
-        "@type": API_KEY_AUTH_TYPE,
-        "credentials": credentials,
-        "key_sources": [{"header": "x-auth-token"}],
-    });
-    let resource = json!({
-        "@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
-        "name": "api_key_auth",
-        "typed_config": filter,
-    });
     let path = folder.join("api_key_auth.json");
-    std::fs::write(&path, serde_json::to_vec(&json!({"resources": [resource]}))?)?;
+    let mut file = BufWriter::new(File::create(&path)?);
+    write!(
+        file,
+        r#"{{"resources": [{{"@type": "type.googleapis.com/envoy.config.core.v3.TypedExtensionConfig",
+            "name": "api_key_auth", "typed_config": {{"@type": "{API_KEY_AUTH_TYPE}",
+            "key_sources": [{{"header": "x-auth-token"}}], "credentials": ["#
+    )?;
+    for index in 0..keys {
+        let comma = if index == 0 { "" } else { "," };
+        let (key, client) = (token_of(index), key_id(index));
+        write!(file, r#"{comma}{{"key":"{key}","client":"{client}"}}"#)?;
+    }
+    file.write_all(b"]}}]}")?;
+    file.flush()?;
     Ok(format!(
         r#"          - name: api_key_auth
             config_discovery:

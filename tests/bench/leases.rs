@@ -17,7 +17,7 @@ use crate::gateways::Site;
 use crate::keys::{Dataset, Scale};
 use crate::load::Client;
 use crate::proc;
-use crate::report::{Report, megabytes};
+use crate::report::{Report, megabytes, number};
 
 /// Lets many holders lease and report as fast as they can, with one account a call and with many.
 ///
@@ -79,8 +79,8 @@ async fn measure_with(
     report.note(
         format!(
             "lease calls that the control plane sustains, {HOLDERS} holders, {} accounts, \
-             {accounts_per_call} per call",
-            scale.accounts
+             leases per call: {accounts_per_call}",
+            number(Some(scale.accounts))
         ),
         format!(
             "{rate:.0} a second, p50 {p50:.1} ms, p99 {p99:.1} ms, {cpu_us:.0} µs of CPU each, {} \

@@ -99,16 +99,21 @@ async fn measure(settings: &Settings) -> anyhow::Result<()> {
     Ok(())
 }
 
+/// Makes the data of all that is measured, the largest last.
 async fn make_datasets(settings: &Settings, folder: &Path) -> anyhow::Result<Vec<Dataset>> {
     let mut datasets = Vec::new();
-    for &keys in &settings.keys {
-        for accounts in [1, 1000] {
-            let scale = Scale { keys, accounts };
-            let folder = folder.join(format!("data {keys} {accounts}"));
-            std::fs::create_dir_all(&folder)?;
-            datasets.push(scale.make(&folder).await?);
-            say(format_args!("made {keys} keys in {accounts} accounts"));
-        }
+    let scales = settings.keys.iter().flat_map(|&keys| [(keys, 1), (keys, 1000)]);
+    let mut scales: Vec<Scale> = scales.map(|(keys, accounts)| Scale { keys, accounts }).collect();
+    if !settings.includes(Part::Table) {
+        // All the rest is measured with the largest.
+        scales.drain(..scales.len().saturating_sub(1));
+    }
+    for scale in scales {
+        let Scale { keys, accounts } = scale;
+        let folder = folder.join(format!("data {keys} {accounts}"));
+        std::fs::create_dir_all(&folder)?;
+        datasets.push(scale.make(&folder).await?);
+        say(format_args!("made {keys} keys in {accounts} accounts"));
     }
     Ok(datasets)
 }
@@ -123,16 +128,20 @@ async fn measure_table(
     scenarios.until_ready().await?;
     let table = Table::measure(&scenarios, settings.rounds).await?;
     let picture = chart::draw(&table, &report.setting);
-    std::fs::write(project::folder().join("tests/bench/results.svg"), picture)?;
+    // The picture that is kept is that of a whole run.
+    let folder = if settings.is_narrowed { site.folder } else { Path::new(KEPT_IN) };
+    std::fs::write(project::folder().join(folder).join("results.svg"), picture)?;
     for line in &table.lines {
         if let Some(calls) = line.lease_calls() {
             let (keys, accounts) = (number(line.keys), number(line.accounts));
             report.note(
-                format!("lease calls per 1,000 requests, {accounts} accounts, {keys} keys"),
+                format!("lease calls per 1,000 requests; accounts: {accounts}, keys: {keys}"),
                 format!("{calls:.1}"),
             );
         }
     }
+    let others = format!("{:.2} cores", table.others_share);
+    report.note("kept busy meanwhile by programs that have no part in this", others);
     report.table = Some(table);
     scenarios.note_starts(report)?;
     Ok(())
@@ -171,3 +180,6 @@ fn setting(cores: Cores) -> anyhow::Result<String> {
     let (machine, cores) = (proc::machine()?, cores.description());
     Ok(format!("{machine}; Envoy {version}; {cores}; {date}"))
 }
+
+/// Folder of the project for the picture that the README shows.
+const KEPT_IN: &str = "tests/bench";

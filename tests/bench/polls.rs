@@ -46,14 +46,15 @@ pub(crate) async fn measure(
     .await?;
     let after_bytes = proc::resident_bytes(process)?;
     report.note(
-        format!("control plane with {POLLS} waiting polls, each on a connection of its own"),
-        format!("{}, before them {}", megabytes(after_bytes), megabytes(before_bytes)),
+        format!("control plane with {POLLS} waiting polls, on as many connections"),
+        format!("{} of memory, {} before", megabytes(after_bytes), megabytes(before_bytes)),
     );
     report.keep("polls", json!({"before_bytes": before_bytes, "after_bytes": after_bytes}));
     Ok(())
 }
 
-/// Returns path and query of a poll that waits because it knows the last change.
+/// Returns path and query of a poll that waits because it knows the last change; the only place that
+/// says what filters send.
 fn poll(index: u32, revision: &str) -> String {
     format!(
         "/edge/v1/updates?profile=flotiq&instance=bench-{index}&worker=w&wait_ms=25000\

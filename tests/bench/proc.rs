@@ -32,6 +32,25 @@ pub(crate) fn resident_bytes(process: u32) -> anyhow::Result<u64> {
     Ok(kibibytes * 1024)
 }
 
+/// Returns the CPU time that everything on the machine has used, in nanoseconds.
+///
+/// # Errors
+///
+/// If the system does not say.
+pub(crate) fn machine_cpu_ns() -> anyhow::Result<u64> {
+    let text = std::fs::read_to_string("/proc/stat")?;
+    let fields = text.lines().next().and_then(|line| line.strip_prefix("cpu"));
+    let fields: Vec<u64> = fields
+        .context("no line on all cores")?
+        .split_whitespace()
+        .map(str::parse)
+        .collect::<Result<_, _>>()?;
+    // User, nice, system, idle, waiting for disks, interrupts (2): all that is not idle.
+    let busy = fields.iter().take(7).enumerate().filter(|(index, _)| !matches!(index, 3 | 4));
+    let ticks: u64 = busy.map(|(_, ticks)| ticks).sum();
+    Ok(ticks * NS_PER_TICK)
+}
+
 /// Returns the processor's name and the number of its cores.
 ///
 /// # Errors
@@ -46,3 +65,6 @@ pub(crate) fn machine() -> anyhow::Result<String> {
     let cores = text.lines().filter(|line| line.starts_with("processor")).count();
     Ok(format!("{}, {cores} cores", model.as_deref().unwrap_or("unknown processor")))
 }
+
+/// A tick of `/proc/stat` is a hundredth of a second wherever Envoy runs.
+const NS_PER_TICK: u64 = 10_000_000;

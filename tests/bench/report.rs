@@ -84,7 +84,7 @@ impl Report {
 
 fn markdown_table(table: &Table) -> String {
     let mut text = "| | keys | accounts | Envoy CPU, µs per request | added, µs | × bare \
-                    | requests/s | p50 / p99, µs | others' CPU, µs |\n\
+                    | requests/s | p50 / p99, µs | CPU of what Envoy asks, µs |\n\
                     |---|--:|--:|--:|--:|--:|--:|--:|--:|\n"
         .to_owned();
     for Line { name, keys, accounts, is_base, medians } in &table.lines {

@@ -1,12 +1,12 @@
 //! The rows of the table: what is asked of which Envoy.
 
-use anyhow::Context;
+use anyhow::{Context, bail};
 use latchkey_tests::{ControlPlane, ports};
 
 use crate::configs::Filters;
 use crate::gateways::{Gateway, Site, until_answered};
 use crate::keys::{Dataset, Scale};
-use crate::load::Requests;
+use crate::load::{Client, Requests};
 use crate::report::{Report, megabytes, number, say};
 use crate::{proc, requests};
 
@@ -165,7 +165,7 @@ impl Scenarios {
         self.rows.push_mut(row)
     }
 
-    /// Waits until every row is answered as it must be.
+    /// Waits until every row is answered as it must be, and a charged call tells what is left.
     ///
     /// # Errors
     ///
@@ -177,7 +177,15 @@ impl Scenarios {
             };
             let answered = until_answered(gateway.port, request, row.status).await;
             if let Err(error) = answered {
-                anyhow::bail!("{}: no answer with {}: {error:#}", row.name, row.status);
+                bail!("{}: no answer with {}: {error:#}", row.name, row.status);
+            }
+            if row.name == OURS {
+                let mut client = Client::connect(gateway.port).await?;
+                let answer = client.exchange(request).await?;
+                let text = client.last_answer(&answer);
+                if !text.contains("\r\nratelimit:") {
+                    bail!("{}: nothing was charged: {text}", row.name);
+                }
             }
         }
         say("all Envoys answer as expected");

@@ -11,6 +11,8 @@ pub(crate) struct Settings {
     pub(crate) keys: Vec<u32>,
     /// Seconds for which edits are measured, from `BENCH_SECONDS`.
     pub(crate) seconds: u32,
+    /// Whether a variable asks for something else than the whole run.
+    pub(crate) is_narrowed: bool,
     /// Parts of the run, from `BENCH_ONLY`.
     parts: Vec<Part>,
 }
@@ -41,7 +43,9 @@ impl Settings {
         if keys.iter().any(|&keys| keys < 1000) {
             bail!("BENCH_KEYS: expected 1000 or more");
         }
+        let names = ["BENCH_ROUNDS", "BENCH_KEYS", "BENCH_SECONDS", "BENCH_ONLY"];
         Ok(Self {
+            is_narrowed: names.iter().any(|name| std::env::var_os(name).is_some()),
             rounds: number("BENCH_ROUNDS", 9)?,
             keys,
             seconds: number("BENCH_SECONDS", 30)?,

@@ -3,11 +3,12 @@
 //! A machine that becomes slower for a while so does for all rows. Ratios are taken within a round;
 //! then each number is the median over the rounds.
 
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use serde_json::{Value, json};
 
 use crate::load::{Load, Sample};
+use crate::proc;
 use crate::report::say;
 use crate::scenarios::{OURS, Row, Scenarios};
 
@@ -16,6 +17,8 @@ use crate::scenarios::{OURS, Row, Scenarios};
 pub(crate) struct Table {
     /// One per row.
     pub(crate) lines: Vec<Line>,
+    /// Cores that other programs kept busy meanwhile; they make all of it less certain.
+    pub(crate) others_share: f64,
     /// Every sample, by row and round.
     raw: Vec<Value>,
 }
@@ -56,6 +59,13 @@ pub(crate) struct Medians {
     pub(crate) lease_calls: Option<f64>,
 }
 
+/// CPU time, in nanoseconds.
+#[derive(Clone, Copy, Debug)]
+struct Usage {
+    own_ns: u64,
+    machine_ns: u64,
+}
+
 /// One row in one round.
 struct Round {
     sample: Sample,
@@ -71,6 +81,7 @@ impl Table {
     /// If an answer is not as expected; with the row.
     pub(crate) async fn measure(scenarios: &Scenarios, rounds: u32) -> anyhow::Result<Self> {
         let mut samples: Vec<Vec<Round>> = scenarios.rows.iter().map(|_| Vec::new()).collect();
+        let (start, before_ns) = (Instant::now(), Usage::of(scenarios)?);
         for round in 1..=rounds {
             for (row, samples) in scenarios.rows.iter().zip(&mut samples) {
                 if let Some(sample) = measure(scenarios, row).await? {
@@ -79,6 +90,9 @@ impl Table {
             }
             say(format_args!("round {round} of {rounds}"));
         }
+        let after_ns = Usage::of(scenarios)?;
+        let others_ns = after_ns.others_since(before_ns);
+        let others_share = others_ns as f64 / 1e9 / start.elapsed().as_secs_f64();
         let lines = scenarios.rows.iter().zip(&samples).enumerate().map(|(index, (row, own))| {
             let medians = match (&row.gateway, samples.get(row.base)) {
                 (Ok(_), Some(base)) => Ok(Medians::of(own, base)),
@@ -89,7 +103,7 @@ impl Table {
             Line { name: row.name, keys: row.keys, accounts: row.accounts, is_base, medians }
         });
         let raw = samples.iter().map(|rounds| rounds.iter().map(Round::to_json).collect());
-        Ok(Self { lines: lines.collect(), raw: raw.collect() })
+        Ok(Self { lines: lines.collect(), others_share, raw: raw.collect() })
     }
 
     /// Returns all values as JSON.
@@ -131,6 +145,22 @@ impl Medians {
             asked_us: (!asked.is_empty()).then(|| median(asked)),
             lease_calls: (!calls.is_empty()).then(|| median(calls)),
         }
+    }
+}
+
+impl Usage {
+    fn of(scenarios: &Scenarios) -> anyhow::Result<Self> {
+        let mut own_ns = proc::cpu_ns(std::process::id())?;
+        for gateway in &scenarios.gateways {
+            own_ns += proc::cpu_ns(gateway.envoy.process_id())?;
+            own_ns += gateway.asked.map_or(Ok(0), proc::cpu_ns)?;
+        }
+        Ok(Self { own_ns, machine_ns: proc::machine_cpu_ns()? })
+    }
+
+    /// Returns what programs have used that have no part in this.
+    fn others_since(self, before: Self) -> u64 {
+        (self.machine_ns - before.machine_ns).saturating_sub(self.own_ns - before.own_ns)
     }
 }
 
