@@ -43,6 +43,15 @@ test: build ## Runs every test, against the oldest and the newest Envoy
 	  ENVOY="$$envoy" cargo test --workspace --test e2e -- $(if $(ENVOY),,$$(test "$$version" = "$(lastword $(ENVOY_VERSIONS))" || echo --skip panel::)); \
 	done
 
+.PHONY: bench
+bench: needs-cargo ## Measures what a request costs, beside what Envoy itself has, and how it scales
+	@echo "building (a few minutes the first time)"
+	@filter/build.sh build
+	@filter/build.sh nothing
+	@cargo build --quiet --release --workspace --bins
+	@envoy/fetch.sh >/dev/null
+	@exec target/release/bench
+
 .PHONY: screenshots
 screenshots: build ## Takes the panel's pictures for the README anew
 	@envoy="$$(envoy/fetch.sh)"; ENVOY="$$envoy" cargo test --quiet --workspace --test e2e -- panel::pages::pages_can_be_read_by_everyone

@@ -3,6 +3,7 @@
 # is installed, else rustup's, else Debian's compiler with a standard library built from its source.
 #
 #   filter/build.sh build    builds the module and prints where it is and its size
+#   filter/build.sh nothing  builds the module that does nothing, which `make bench` compares with
 #   filter/build.sh clippy   lints the code that only the module has
 #
 # WASM_TOOLCHAIN=rustup or =debian allows only that one.
@@ -98,12 +99,18 @@ case "${1:-build}" in
     if ! cmp -s "$built" target/latchkey.wasm; then cp "$built" target/latchkey.wasm; fi
     echo "filter: target/latchkey.wasm, $(wc -c <target/latchkey.wasm) bytes ($toolchain)"
     ;;
+  nothing)
+    cargo build --quiet --package latchkey-filter --example nothing --target "$target" --profile wasm
+    mkdir -p target
+    cp "${CARGO_TARGET_DIR:-target}/$target/wasm/examples/nothing.wasm" target/nothing.wasm
+    echo "filter: target/nothing.wasm, $(wc -c <target/nothing.wasm) bytes ($toolchain)"
+    ;;
   clippy)
     [ "$toolchain" = debian ] && export PATH="/usr/bin:$PATH"
     cargo clippy --quiet --package latchkey-filter --lib --target "$target" --profile wasm -- --deny warnings
     ;;
   *)
-    echo "usage: $0 build|clippy" >&2
+    echo "usage: $0 build|nothing|clippy" >&2
     exit 2
     ;;
 esac

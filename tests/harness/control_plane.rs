@@ -103,6 +103,15 @@ impl ControlPlane {
         Ok(())
     }
 
+    /// Returns the number of the process.
+    ///
+    /// # Errors
+    ///
+    /// If it does not run.
+    pub fn process_id(&self) -> anyhow::Result<u32> {
+        Ok(self.process.as_ref().context("the control plane does not run")?.id())
+    }
+
     /// Ends the program at once, as a crash would.
     ///
     /// # Errors

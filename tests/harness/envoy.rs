@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 
@@ -50,8 +51,24 @@ impl Envoy {
     ///
     /// If it does not start; with what it said.
     pub async fn start(options: EnvoyOptions, folder: &Path) -> anyhow::Result<Self> {
+        let text = options.config(folder)?;
+        Self::start_as(options, &text, folder, wait::START).await
+    }
+
+    /// Starts an Envoy with another configuration than its options describe, and waits for as long as
+    /// that may take to load.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start; with what it said.
+    pub async fn start_as(
+        options: EnvoyOptions,
+        text: &str,
+        folder: &Path,
+        deadline: Duration,
+    ) -> anyhow::Result<Self> {
         let config = folder.join("envoy.yaml");
-        std::fs::write(&config, options.config(folder)?)?;
+        std::fs::write(&config, text)?;
         let process = Process::start("envoy", project::envoy()?, folder, |command| {
             command.arg("-c").arg(&config);
             command.args(["--use-dynamic-base-id", "--file-flush-interval-msec", "100"]);
@@ -65,7 +82,7 @@ impl Envoy {
         let mut envoy = Self { options, config, folder: folder.to_owned(), process };
         let url = envoy.admin_url("/ready");
         let process = &mut envoy.process;
-        let live = wait::until("Envoy's readiness", wait::START, async || {
+        let live = wait::until("Envoy's readiness", deadline, async || {
             if let Ok(Some(status)) = process.has_ended() {
                 return Some(Err(status));
             }
@@ -82,6 +99,12 @@ impl Envoy {
     #[must_use]
     pub fn log(&self) -> String {
         std::fs::read_to_string(self.folder.join("envoy.log")).unwrap_or_default()
+    }
+
+    /// Returns the number of the process.
+    #[must_use]
+    pub fn process_id(&self) -> u32 {
+        self.process.id()
     }
 
     /// Returns the URL of one of Envoy's own pages.

@@ -48,6 +48,12 @@ impl Process {
         self
     }
 
+    /// Returns the number of the process.
+    #[must_use]
+    pub fn id(&self) -> u32 {
+        self.child.id()
+    }
+
     /// Reports whether the program has ended.
     ///
     /// # Errors
