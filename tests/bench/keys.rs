@@ -107,6 +107,16 @@ impl Scale {
             let hint = format!("…{}", token_of(index).get(30..).unwrap_or_default());
             token.execute(params![hash.as_bytes(), key_id(index), hint])?;
         }
+        transaction.execute(
+            "INSERT INTO usable_tokens (profile, hash, key, kind, account, rules,
+                                        allowed_networks, limits, ends_at_ms, is_enforced)
+             SELECT accounts.profile, tokens.hash, keys.id, keys.kind, keys.account, keys.rules,
+                    keys.allowed_networks, keys.limits, NULL, keys.is_enforced
+             FROM tokens JOIN keys ON keys.id = tokens.key JOIN accounts ON accounts.id = keys.account
+             WHERE tokens.hash NOT IN (SELECT hash FROM usable_tokens)
+             ORDER BY accounts.profile, tokens.hash",
+            [],
+        )?;
         Ok(())
     }
 }
