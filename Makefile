@@ -73,7 +73,7 @@ lint: needs-cargo $(LINT_BIN)/.done ## Checks form, common mistakes, documentati
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	@filter/build.sh clippy
 	@RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
-	@$(LINT_BIN)/shellcheck filter/build.sh envoy/fetch.sh tests/browser.sh .ci/run .ci/venv
+	@$(LINT_BIN)/shellcheck filter/build.sh filter/link.sh envoy/fetch.sh tests/browser.sh .ci/run .ci/venv
 	@$(LINT_BIN)/yamllint --strict --config-file .yamllint envoy
 	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null || { echo "lint: run 'make format'"; exit 1; }
 	@$(LINT_BIN)/typos
