@@ -253,7 +253,7 @@ struct Target<'a, 'r> {
     /// Path and query as they were sent.
     text: &'r str,
     raw_path: &'r str,
-    path: Result<CanonicalPath, PathError>,
+    path: Result<CanonicalPath<'r>, PathError>,
     is_token_in_path: bool,
     query: Query<'r>,
     method: &'r str,

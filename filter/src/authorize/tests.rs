@@ -387,9 +387,10 @@ fn every_copy_of_the_token_and_of_identity_is_removed() {
         ]
     );
     assert_eq!(edits.path.as_deref(), Some("/api/v1/content/posts?a=%7e&c"));
+    let key = format!("id-of-{RW}");
     assert_eq!(
         edits.set,
-        [("x-latchkey-account", "acme".to_owned()), ("x-latchkey-key", format!("id-of-{RW}")),]
+        [("x-latchkey-account", "acme".into()), ("x-latchkey-key", key.as_str().into())]
     );
     assert!(judgement.token_in_query);
 }
