@@ -173,6 +173,8 @@ impl<'a> Simulator<'a> {
         read: impl FnOnce(&Judgement<'_>) -> T,
     ) -> T {
         let headers = headers(self.profile, method, path, body, self.token.as_ref());
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         let client_address = || {
             let networks = self.key().and_then(|key| key.networks.as_deref());
             let allowed = networks.and_then(|networks| networks.first());

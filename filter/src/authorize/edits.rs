@@ -59,8 +59,8 @@ impl Edits {
         for (name, value) in headers.0 {
             let goes =
                 !name.starts_with(':') && (is_never_forwarded(profile, name) || found.is_in(value));
-            if goes && !remove.contains(name) {
-                remove.push(name.clone());
+            if goes && !remove.iter().any(|known| known == name) {
+                remove.push((*name).to_owned());
             }
         }
         let mut edits = Self { remove, path: None, set: Vec::new() };

@@ -8,6 +8,7 @@ use proxy_wasm::hostcalls;
 
 use super::http_context::{Gateway, Progress, Verdict, decide};
 use super::source::Source;
+use crate::authorize::HeaderMap;
 use crate::leases::{MAX_WAIT_MS, Moment};
 
 /// The requests of a VM that wait, in their order.
@@ -22,7 +23,7 @@ pub(super) struct Waiting {
     since_ms: u64,
     /// Length of its headers and body.
     bytes: usize,
-    headers: Vec<(String, Vec<u8>)>,
+    headers: HeaderMap,
     gateway: Rc<Gateway>,
     progress: Rc<Progress>,
 }
@@ -125,12 +126,12 @@ impl Waiting {
         context_id: u32,
         awaits: Awaits,
         gateway: &Rc<Gateway>,
-        headers: Vec<(String, Vec<u8>)>,
+        headers: HeaderMap,
         progress: Rc<Progress>,
         now: Moment,
     ) -> Self {
-        let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let (gateway, since_ms) = (Rc::clone(gateway), now.steady_ms());
+        let (bytes, since_ms) = (headers.0.len(), now.steady_ms());
+        let gateway = Rc::clone(gateway);
         Self { context_id, awaits, since_ms, bytes, headers, gateway, progress }
     }
 
