@@ -242,7 +242,10 @@ pub(super) fn decide(
     apply(&judgement.edits);
     record(&judgement, headers, matches!(charge, Charge::Waits));
     match charge {
-        Charge::Waits => return Verdict::Wait(Awaits::Lease { answers: leases.answers() }),
+        Charge::Waits => {
+            let (dues, answers) = (judgement.dues, leases.answers());
+            return Verdict::Wait(Awaits::Lease { dues, answers });
+        }
         Charge::OnCredit => source.metrics.count_credit(),
         Charge::Done => {}
     }

@@ -9,7 +9,7 @@ use proxy_wasm::hostcalls;
 use super::http_context::{Gateway, Progress, Verdict, decide};
 use super::source::Source;
 use crate::authorize::HeaderMap;
-use crate::leases::{MAX_WAIT_MS, Moment};
+use crate::leases::{Due, MAX_WAIT_MS, Moment};
 
 /// The requests of a VM that wait, in their order.
 #[derive(Default)]
@@ -35,8 +35,9 @@ pub(super) enum Awaits {
     Body {
         account: Arc<str>,
     },
-    /// A lease; so many answers had come when there was none.
+    /// A lease for each of these; so many answers had come when there was none.
     Lease {
+        dues: Vec<Due>,
         answers: u64,
     },
     Snapshot,
@@ -63,13 +64,18 @@ pub(super) fn serve(source: &Source, now: Moment) {
     waiting.borrow_mut().retain(|waiting| Rc::strong_count(&waiting.progress) > 1);
     let due: Vec<Waiting> = {
         let is_ready = source.poller.borrow().replica().is_some();
-        let leases = source.leases.borrow();
-        let is_due = |waiting: &mut Waiting| match waiting.awaits {
-            Awaits::Lease { answers } => {
-                answers != leases.answers() || waiting.is_over(now) || !leases.may_wait(now)
+        let leases = &mut *source.leases.borrow_mut();
+        let is_due = |waiting: &mut Waiting| {
+            let is_over = waiting.is_over(now);
+            match &mut waiting.awaits {
+                // Most answers are for others. To look is cheap, and to decide again is not.
+                Awaits::Lease { dues, answers } => {
+                    let is_answered = std::mem::replace(answers, leases.answers()) != *answers;
+                    is_over || !leases.may_wait(now) || (is_answered && leases.has_news(dues, now))
+                }
+                Awaits::Snapshot => is_ready || is_over,
+                Awaits::Body { .. } => is_over,
             }
-            Awaits::Snapshot => is_ready || waiting.is_over(now),
-            Awaits::Body { .. } => waiting.is_over(now),
         };
         waiting.borrow_mut().extract_if(.., is_due).collect()
     };
