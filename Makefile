@@ -36,6 +36,7 @@ build: needs-cargo ## Builds the filter's module, the control plane and the test
 .PHONY: test
 test: build ## Runs every test, against the oldest and the newest Envoy
 	@cargo test --quiet --workspace --lib --bins
+	@filter/benches/run.sh
 	@# The panel is walked with the newest only: what it does with Envoy is the same with each.
 	@for version in $(if $(ENVOY),"$(ENVOY)",$(ENVOY_VERSIONS)); do envoy="$$version"; \
 	  if [ ! -x "$$envoy" ]; then envoy="$$(envoy/fetch.sh "$$envoy")"; fi; \
@@ -51,6 +52,10 @@ bench: needs-cargo ## Measures what a request costs, beside what Envoy itself ha
 	@cargo build --quiet --release --workspace --bins
 	@envoy/fetch.sh >/dev/null
 	@exec target/release/bench
+
+.PHONY: instructions
+instructions: needs-cargo ## Counts the instructions that requests take in the filter, against their budgets
+	@filter/benches/run.sh
 
 .PHONY: screenshots
 screenshots: build ## Takes the panel's pictures for the README anew
@@ -82,7 +87,7 @@ lint: needs-cargo $(LINT_BIN)/.done ## Checks form, common mistakes, documentati
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	@filter/build.sh clippy
 	@RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
-	@$(LINT_BIN)/shellcheck filter/build.sh envoy/fetch.sh tests/browser.sh .ci/run .ci/venv
+	@$(LINT_BIN)/shellcheck filter/build.sh filter/link.sh filter/benches/run.sh envoy/fetch.sh tests/browser.sh .ci/run .ci/venv
 	@$(LINT_BIN)/yamllint --strict --config-file .yamllint envoy
 	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null || { echo "lint: run 'make format'"; exit 1; }
 	@$(LINT_BIN)/typos

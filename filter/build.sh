@@ -56,28 +56,32 @@ make_debian_sysroot() {
   /usr/bin/rustc --version >"$sysroot/version"
 }
 
+# The module's exports are chosen by link.sh, which calls the linker found here: the one that comes with
+# rustup's compiler, which links for other compilers as well, else the one of a compiler's own LLVM.
+find_linker() {
+  WASM_LINKER="$(find "$(rustc --print sysroot)/lib/rustlib" -path '*/bin/rust-lld' 2>/dev/null | head -n 1)"
+  if [ -z "$WASM_LINKER" ]; then
+    WASM_LINKER="wasm-ld-$("$1" --version --verbose | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')"
+    if ! command -v "$WASM_LINKER" >/dev/null \
+      && ! { command -v apt-get >/dev/null && as_root apt-get install -y -qq --no-install-recommends "lld-${WASM_LINKER##*-}" >&2; }; then
+      echo "filter: no linker for wasm: install $WASM_LINKER (Debian: the package lld-${WASM_LINKER##*-})" >&2
+      return 1
+    fi
+  fi
+  export WASM_LINKER CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$PWD/filter/link.sh"
+}
+
 use_debian() {
-  local linker
   if ! [ -f "$sysroot/version" ] || [ "$(/usr/bin/rustc --version)" != "$(cat "$sysroot/version")" ]; then
     rm -rf "$sysroot" "$tools/wasm-target"
     make_debian_sysroot || return 1
   fi
-  # rustup's compiler brings a linker that Debian's compiler can use as well.
-  linker="$(find "$(rustc --print sysroot)/lib/rustlib" -path '*/bin/rust-lld' 2>/dev/null | head -n 1)"
-  if [ -z "$linker" ]; then
-    # The one that belongs to the LLVM of Debian's compiler.
-    linker="wasm-ld-$(/usr/bin/rustc --version --verbose | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')"
-    if ! command -v "$linker" >/dev/null && ! as_root apt-get install -y -qq --no-install-recommends "lld-${linker##*-}" >&2; then
-      echo "filter: no linker for wasm: install the package lld-${linker##*-}" >&2
-      return 1
-    fi
-  fi
+  find_linker /usr/bin/rustc || return 1
   export RUSTC=/usr/bin/rustc CARGO_TARGET_DIR="$tools/wasm-target"
   export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="--sysroot=$sysroot"
-  export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_LINKER="$linker"
 }
 
-if [ "$wanted" != debian ] && { has_target || add_target; }; then
+if [ "$wanted" != debian ] && { has_target || add_target; } && find_linker rustc; then
   toolchain=rustup
 elif [ "$wanted" != rustup ] && use_debian; then
   toolchain=debian

@@ -175,6 +175,8 @@ impl<'a> Simulator<'a> {
         read: impl FnOnce(&Judgement<'_>) -> T,
     ) -> T {
         let headers = headers(self.profile, method, path, body, self.token.as_ref());
+        let headers: Vec<_> =
+            headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect();
         let client_address = || {
             let networks = self.key().and_then(|key| key.networks.clone());
             let allowed = networks.as_deref().and_then(|networks| networks.first());

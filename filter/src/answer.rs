@@ -266,7 +266,7 @@ mod tests {
     use super::*;
 
     fn accepts(value: &str) -> bool {
-        accepts_problem(Headers(&[("accept".to_owned(), value.as_bytes().to_vec())]))
+        accepts_problem(Headers(&[("accept", value.as_bytes())]))
     }
 
     #[test]

@@ -8,6 +8,7 @@
 pub mod body;
 pub mod charge;
 pub mod edits;
+pub mod headers;
 pub mod path;
 pub mod query;
 pub mod reach;
@@ -32,22 +33,7 @@ use query::Query;
 use reach::{Asked, Needed};
 use token::{Found, Presented, Unusable};
 
-/// The headers of a request, pseudo-headers included; names in lower case.
-#[derive(Clone, Copy, Debug)]
-pub struct Headers<'a>(pub &'a [(String, Vec<u8>)]);
-
-impl<'a> Headers<'a> {
-    /// Returns the values of a header, in order.
-    pub fn named(self, name: &str) -> impl Iterator<Item = &'a [u8]> {
-        self.0.iter().filter(move |(header, _)| header == name).map(|(_, value)| value.as_slice())
-    }
-
-    /// Returns the first value of a header, if it is UTF-8.
-    #[must_use]
-    pub fn text(self, name: &str) -> Option<&'a str> {
-        self.named(name).next().and_then(|value| std::str::from_utf8(value).ok())
-    }
-}
+pub use headers::{HeaderMap, Headers};
 
 /// What is judged.
 #[derive(Clone, Copy)]
@@ -253,7 +239,7 @@ struct Target<'a, 'r> {
     /// Path and query as they were sent.
     text: &'r str,
     raw_path: &'r str,
-    path: Result<CanonicalPath, PathError>,
+    path: Result<CanonicalPath<'r>, PathError>,
     is_token_in_path: bool,
     query: Query<'r>,
     method: &'r str,
@@ -359,7 +345,7 @@ fn refuse_method_override(
         let said =
             profile.method_override.headers.iter().any(|other| edits::same_name(name, other));
         if said && !value.eq_ignore_ascii_case(target.method.as_bytes()) {
-            return Err(Rejection::MethodOverride(name.clone()));
+            return Err(Rejection::MethodOverride((*name).to_owned()));
         }
     }
     for name in &profile.method_override.parameters {

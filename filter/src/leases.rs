@@ -94,6 +94,8 @@ pub struct Leases {
     reports: Reports,
     /// When leases were last looked through for those that are over.
     swept_at_ms: u64,
+    /// Server time at which the first of those held since then ends.
+    first_end_ms: u64,
     exchange: Exchange,
     /// Number of answers so far; those who wait look again after each.
     answers: u64,
@@ -112,6 +114,7 @@ impl Leases {
             wishes: BTreeSet::new(),
             reports: Reports::default(),
             swept_at_ms: 0,
+            first_end_ms: u64::MAX,
             exchange: Exchange::new(worker),
             answers: 0,
         }
@@ -159,6 +162,23 @@ impl Leases {
         }
         self.reports.by(now.steady_ms() + REPORT_MS);
         Charged::Admitted
+    }
+
+    /// Reports whether a call that found no lease, and waits, is worth charging again; where it is not,
+    /// it waits on for all that keeps it.
+    pub fn has_news(&mut self, dues: &[Due], now: Moment) -> bool {
+        let mut missing = Vec::with_capacity(dues.len());
+        for due in dues {
+            match self.pools.get(&due.subject).map(|pool| pool.look(&self.clock, now)) {
+                Some(Look::Lease(_)) => {}
+                Some(Look::Contested | Look::Nothing) => missing.push(&due.subject),
+                Some(Look::Refused) | None => return true,
+            }
+        }
+        for subject in &missing {
+            self.wish(subject, now, true);
+        }
+        missing.is_empty()
     }
 
     /// Returns why a call that found no lease is refused, where the control plane has said it.
@@ -303,6 +323,7 @@ impl Leases {
         for (request, outcome) in call.requests.iter().zip(answer.outcomes) {
             if let Some(pool) = self.pools.get_mut(&request.subject) {
                 pool.take_in(request, outcome, answered_ms, &clock, now, &mut self.reports.leases);
+                self.first_end_ms = self.first_end_ms.min(pool.first_end_ms());
             }
         }
         Ok(())
@@ -408,7 +429,9 @@ impl Leases {
     /// Closes leases that are over, and forgets pools that are not used.
     fn sweep(&mut self, now: Moment) {
         let now_ms = now.steady_ms();
-        if now_ms < self.swept_at_ms + SWEEP_MS {
+        let is_over = self.clock.latest_ms(now.steady_us).is_some_and(|ms| ms >= self.first_end_ms);
+        let pause_ms = if is_over { MIN_SWEEP_MS } else { SWEEP_MS };
+        if now_ms < self.swept_at_ms + pause_ms {
             return;
         }
         self.swept_at_ms = now_ms;
@@ -419,6 +442,7 @@ impl Leases {
         let is_unspent = self.reports.leases.len() > before;
         self.pools.retain(|_, pool| !pool.is_idle(&self.clock, now));
         self.addresses = self.pools.keys().filter(|subject| is_address(subject)).count();
+        self.first_end_ms = self.pools.values().map(Pool::first_end_ms).min().unwrap_or(u64::MAX);
         if is_unspent {
             self.reports.by(now_ms);
         }
@@ -504,8 +528,11 @@ const REPORT_MS: u64 = 1_000;
 /// How long after the last request a lease is asked for that none waits for.
 const WISH_MS: u64 = 2_000;
 
-/// How often leases are looked through for those that are over: each tick.
-const SWEEP_MS: u64 = 40;
+/// How often leases and pools are looked through though no lease is over.
+const SWEEP_MS: u64 = 1_000;
+
+/// The same where one is: each tick, since others may wait for what is left of it.
+const MIN_SWEEP_MS: u64 = 40;
 
 /// Most addresses that are told apart at a time: a flood of them must not fill the memory that keys
 /// need. Further ones are refused for a moment.

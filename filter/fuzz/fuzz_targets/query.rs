@@ -54,7 +54,7 @@ fn rights(judgement: &Judgement<'_>) -> Vec<String> {
 fn judge<'a>(profile: &'a Profile, replica: &Replica, path: &str) -> Judgement<'a> {
     let headers =
         [(":method", "GET"), (":path", path), (":authority", "g"), ("x-auth-token", TOKEN)]
-            .map(|(name, value)| (name.to_owned(), value.as_bytes().to_vec()));
+            .map(|(name, value)| (name, value.as_bytes()));
     let client_address = &|| None;
     let (headers, body) = (Headers(&headers), Body::Whole(b""));
     authorize(profile, Some(replica), &Request { headers, body, now_ms: 0, client_address })

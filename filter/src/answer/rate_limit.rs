@@ -1,6 +1,7 @@
 //! Rate-limit headers: the one place that writes them.
 
 use std::cmp::Ordering;
+use std::fmt::{self, Write};
 
 use crate::leases::Rate;
 use crate::profile::answers::RateLimitHeaders;
@@ -29,20 +30,20 @@ pub fn headers(
                 headers.push(("x-ratelimit-reset", reset.to_string()));
             }
             RateLimitHeaders::Standard => {
-                let policy = rates.iter().map(|rate| {
+                let policy = list(rates, |rate, text| {
                     let limit = &rate.state.limit;
-                    let window = limit.window().seconds();
-                    let amount = limit.amount.min(MAX_INTEGER);
-                    format!("{};q={amount};w={window}", quoted(&limit.name))
+                    let (amount, window) =
+                        (limit.amount.min(MAX_INTEGER), limit.window().seconds());
+                    write!(text, ";q={amount};w={window}")
                 });
-                headers.push(("ratelimit-policy", policy.collect::<Vec<_>>().join(", ")));
-                let left = rates.iter().map(|rate| {
+                headers.push(("ratelimit-policy", policy));
+                let left = list(rates, |rate, text| {
                     let until_ms = rate.state.resets_at_ms.saturating_sub(now_ms);
-                    let name = quoted(&rate.state.limit.name);
-                    let remaining = rate.remaining.min(MAX_INTEGER);
-                    format!("{name};r={remaining};t={}", until_ms.div_ceil(1000))
+                    let (remaining, seconds) =
+                        (rate.remaining.min(MAX_INTEGER), until_ms.div_ceil(1000));
+                    write!(text, ";r={remaining};t={seconds}")
                 });
-                headers.push(("ratelimit", left.collect::<Vec<_>>().join(", ")));
+                headers.push(("ratelimit", left));
             }
         }
     }
@@ -59,15 +60,35 @@ fn by_exhaustion(a: &Rate, b: &Rate) -> Ordering {
     by_share.then(b.state.resets_at_ms.cmp(&a.state.resets_at_ms))
 }
 
-/// Returns a name as a string of structured fields (RFC 9651, section 3.3.3).
-fn quoted(name: &str) -> String {
-    let escape = |character: char| match character {
-        '"' | '\\' => vec!['\\', character],
-        ' '..='~' => vec![character],
-        _ => vec!['?'],
-    };
-    format!("\"{}\"", name.chars().flat_map(escape).collect::<String>())
+/// Returns a list of structured fields: the name of each limit, and what is said of it.
+fn list(rates: &[Rate], say: impl Fn(&Rate, &mut String) -> fmt::Result) -> String {
+    let mut text = String::with_capacity(rates.len() * BYTES_PER_LIMIT);
+    for rate in rates {
+        if !text.is_empty() {
+            text.push_str(", ");
+        }
+        push_quoted(&rate.state.limit.name, &mut text);
+        // To write to a string does not fail.
+        let _ = say(rate, &mut text);
+    }
+    text
 }
+
+/// Adds a name as a string of structured fields (RFC 9651, section 3.3.3).
+fn push_quoted(name: &str, text: &mut String) {
+    text.push('"');
+    for character in name.chars() {
+        match character {
+            '"' | '\\' => text.extend(['\\', character]),
+            ' '..='~' => text.push(character),
+            _ => text.push('?'),
+        }
+    }
+    text.push('"');
+}
+
+/// What the text of a limit usually has at most.
+const BYTES_PER_LIMIT: usize = 48;
 
 /// Largest integer of structured fields (RFC 9651, section 3.3.1).
 const MAX_INTEGER: u64 = 999_999_999_999_999;
@@ -126,6 +147,8 @@ mod tests {
 
     #[test]
     fn name_cannot_end_its_string() {
-        assert_eq!(quoted("a\"b\\c\r\nä"), r#""a\"b\\c???""#);
+        let mut text = String::new();
+        push_quoted("a\"b\\c\r\nä", &mut text);
+        assert_eq!(text, r#""a\"b\\c???""#);
     }
 }

@@ -48,7 +48,7 @@ pub fn check_is_json(headers: Headers<'_>) -> Result<(), Rejection> {
     // Names count with `_` for `-` too, as CGI-like upstreams read them.
     let named = |name: &'static str| {
         let same = headers.0.iter().filter(move |(header, _)| same_name(header, name));
-        same.map(|(_, value)| value.as_slice())
+        same.map(|(_, value)| *value)
     };
     if named("content-encoding").any(is_encoded) {
         return Err(Rejection::UnsupportedBody("expected no `Content-Encoding`"));
@@ -84,8 +84,7 @@ mod tests {
     #[test]
     fn only_plain_json_is_judged() {
         let check = |headers: &[(&str, &str)]| {
-            let headers: Vec<(String, Vec<u8>)> =
-                headers.iter().map(|&(n, v)| (n.to_owned(), v.as_bytes().to_vec())).collect();
+            let headers: Vec<_> = headers.iter().map(|&(n, v)| (n, v.as_bytes())).collect();
             check_is_json(Headers(&headers)).is_ok()
         };
         for (content_type, is_json) in [
@@ -117,7 +116,7 @@ mod tests {
     #[test]
     fn announced_length_is_believed_where_it_is_too_large() {
         let announced = |length: &str| {
-            let headers = [("content-length".to_owned(), length.as_bytes().to_vec())];
+            let headers = [("content-length", length.as_bytes())];
             is_announced_larger(Headers(&headers), 10)
         };
         for (length, larger) in [("10", false), ("11", true), ("x", false), ("", false)] {

@@ -1,5 +1,7 @@
 //! How a request changes before it is forwarded, logged or refused.
 
+use std::sync::Arc;
+
 use super::query::Parameter;
 use super::token::Found;
 use super::{Headers, Holder, Target};
@@ -14,7 +16,7 @@ pub struct Edits {
     /// The `:path` to set, where it changes.
     pub path: Option<String>,
     /// Headers to set: name and value.
-    pub set: Vec<(&'static str, String)>,
+    pub set: Vec<(&'static str, Arc<str>)>,
 }
 
 /// A change to the query string, so that what is forwarded reaches no more than was judged.
@@ -57,8 +59,8 @@ impl Edits {
         for (name, value) in headers.0 {
             let goes =
                 !name.starts_with(':') && (is_never_forwarded(profile, name) || found.is_in(value));
-            if goes && !remove.contains(name) {
-                remove.push(name.clone());
+            if goes && !remove.iter().any(|known| known == name) {
+                remove.push((*name).to_owned());
             }
         }
         let mut edits = Self { remove, path: None, set: Vec::new() };
@@ -75,13 +77,13 @@ impl Edits {
         rewrites: &[Rewrite],
     ) {
         let forwarded = forwarded_target(profile, target, found, rewrites);
-        self.path = (forwarded != target.text).then_some(forwarded);
+        self.path = forwarded.filter(|forwarded| forwarded != target.text);
     }
 
     /// Adds the identity headers.
     pub(super) fn identify(&mut self, holder: &Holder) {
-        self.set.push((ACCOUNT_HEADER, holder.account.to_string()));
-        self.set.push((KEY_HEADER, holder.key.to_string()));
+        let Holder { account, key } = holder;
+        self.set = vec![(ACCOUNT_HEADER, Arc::clone(account)), (KEY_HEADER, Arc::clone(key))];
     }
 }
 
@@ -106,19 +108,20 @@ pub(crate) fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
         || profile.method_override.headers.iter().any(|header| same_name(name, header))
 }
 
+/// Returns the path and query that are forwarded; none if they are surely as they were sent.
 fn forwarded_target(
     profile: &Profile,
     target: &Target<'_, '_>,
     found: &Found<'_>,
     rewrites: &[Rewrite],
-) -> String {
-    let mut forwarded = match &target.path {
-        _ if target.is_token_in_path => "/".to_owned(),
-        Ok(path) => path.text.clone(),
-        Err(_) => target.raw_path.to_owned(),
+) -> Option<String> {
+    let path = match &target.path {
+        _ if target.is_token_in_path => "/",
+        Ok(path) => &*path.text,
+        Err(_) => target.raw_path,
     };
     if target.text.len() == target.raw_path.len() && rewrites.is_empty() {
-        return forwarded;
+        return (path != target.raw_path).then(|| path.to_owned());
     }
     let carriers = || {
         profile.carriers.iter().filter_map(|carrier| match carrier {
@@ -131,12 +134,17 @@ fn forwarded_target(
             || found.is_in(&parameter.value)
             || found.is_in(parameter.raw.as_bytes())
     };
+    let stays = !target.query.parameters().iter().any(is_removed);
+    if stays && rewrites.is_empty() && path == target.raw_path {
+        return None;
+    }
+    let mut forwarded = path.to_owned();
     let kept = target.query.rewritten(is_removed, rewrites);
     if !kept.is_empty() || target.query.text().is_empty() {
         forwarded.push('?');
         forwarded.push_str(&kept);
     }
-    forwarded
+    Some(forwarded)
 }
 
 /// What the names of all identity headers start with.

@@ -19,7 +19,7 @@ pub struct Parameter<'a> {
     /// As it was sent: `name=value`.
     pub raw: &'a str,
     /// Name, as [`Self::is`] compares it.
-    name: Vec<u8>,
+    name: Cow<'a, [u8]>,
     /// Name, decoded and nothing else.
     spelled: Cow<'a, [u8]>,
     /// Decoded value.
@@ -98,7 +98,7 @@ impl<'a> Parameter<'a> {
     fn parse(raw: &'a str) -> Self {
         let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
         let spelled = decode(name);
-        Self { raw, name: fold(&spelled), spelled, value: decode(value) }
+        Self { raw, name: fold(spelled.clone()), spelled, value: decode(value) }
     }
 
     /// Reports whether an upstream could read the parameter under a name.
@@ -107,7 +107,7 @@ impl<'a> Parameter<'a> {
     /// name at a zero byte; so `content_type[]`, `content_type[0]` and `auth.token` all count.
     #[must_use]
     pub fn is(&self, name: &str) -> bool {
-        self.name == name.as_bytes()
+        *self.name == *name.as_bytes()
     }
 
     /// The same for an upstream to which capitals are no other letters.
@@ -153,7 +153,11 @@ fn encoded(name: &str, value: &str) -> String {
     format!("{name}={value}")
 }
 
-fn fold(name: &[u8]) -> Vec<u8> {
+fn fold(name: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
+    // Nearly all names stay as they are.
+    if !name.iter().any(|byte| matches!(byte, 0 | b'[' | b'.') || byte.is_ascii_whitespace()) {
+        return name;
+    }
     let name = name.trim_ascii_start();
     let mut folded = Vec::with_capacity(name.len());
     let last_closing = name.iter().rposition(|&byte| byte == b']');
@@ -165,12 +169,12 @@ fn fold(name: &[u8]) -> Vec<u8> {
             _ => folded.push(byte),
         }
     }
-    folded
+    Cow::Owned(folded)
 }
 
 /// Decodes `application/x-www-form-urlencoded` text; what encodes nothing stays as it is.
 fn decode(text: &str) -> Cow<'_, [u8]> {
-    if !text.contains(['+', '%']) {
+    if !text.bytes().any(|byte| matches!(byte, b'+' | b'%')) {
         return Cow::Borrowed(text.as_bytes());
     }
     let spaced: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();

@@ -8,6 +8,7 @@ pub mod graphql;
 mod hydration;
 mod search;
 
+use std::borrow::Cow;
 use std::collections::BTreeSet;
 use std::fmt;
 
@@ -89,7 +90,7 @@ pub(super) struct Asked<'r, 'p> {
     pub(super) route: Option<&'p Route>,
     pub(super) access: &'p Access,
     pub(super) method: &'r str,
-    pub(super) segments: &'r [String],
+    pub(super) segments: &'r [Cow<'r, str>],
     pub(super) query: &'r Query<'r>,
     pub(super) request: &'r Request<'r>,
     pub(super) key: &'r KeyRecord,

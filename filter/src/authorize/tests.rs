@@ -79,6 +79,10 @@ fn headers(method: &str, path: &str, more: &[(&str, &str)]) -> Vec<(String, Vec<
         .collect()
 }
 
+fn borrowed(headers: &[(String, Vec<u8>)]) -> Vec<(&str, &[u8])> {
+    headers.iter().map(|(name, value)| (name.as_str(), value.as_slice())).collect()
+}
+
 fn judge<'a>(
     profile: &'a Profile,
     replica: &Replica,
@@ -94,7 +98,8 @@ fn judge_body<'a>(
     body: Body<'_>,
 ) -> Judgement<'a> {
     let client_address = &|| Some("192.0.2.7".parse().unwrap());
-    let request = Request { headers: Headers(headers), body, now_ms: 999, client_address };
+    let headers = borrowed(headers);
+    let request = Request { headers: Headers(&headers), body, now_ms: 999, client_address };
     authorize(profile, Some(replica), &request)
 }
 
@@ -310,7 +315,7 @@ fn key_is_refused_from_elsewhere_and_after_its_time() {
         let headers = headers("GET", "/api/v1/content/posts", &[("x-auth-token", token)]);
         let address = address.parse().ok();
         let client_address = || address;
-        let headers = Headers(&headers);
+        let headers = Headers(&borrowed(&headers));
         let body = Body::Pending;
         let request = Request { headers, body, now_ms, client_address: &client_address };
         authorize(&profile, Some(&replica), &request).outcome.err()
@@ -336,7 +341,7 @@ fn nothing_is_looked_up_before_there_is_a_snapshot() {
     let outcome = |method: &str, path: &str, more: &[(&str, &str)]| {
         let headers = headers(method, path, more);
         let client_address = &|| None;
-        let (headers, body) = (Headers(&headers), Body::Pending);
+        let (headers, body) = (Headers(&borrowed(&headers)), Body::Pending);
         let request = Request { headers, body, now_ms: 0, client_address };
         authorize(&profile, None, &request).outcome
     };
@@ -386,9 +391,10 @@ fn every_copy_of_the_token_and_of_identity_is_removed() {
         ]
     );
     assert_eq!(edits.path.as_deref(), Some("/api/v1/content/posts?a=%7e&c"));
+    let key = format!("id-of-{RW}");
     assert_eq!(
         edits.set,
-        [("x-latchkey-account", "acme".to_owned()), ("x-latchkey-key", format!("id-of-{RW}")),]
+        [("x-latchkey-account", "acme".into()), ("x-latchkey-key", key.as_str().into())]
     );
     assert!(judgement.token_in_query);
 }
@@ -416,7 +422,7 @@ fn answers_have_the_bodies_that_clients_know() {
         let headers = headers("GET", path, more);
         let judgement = judge(profile, &replica, &headers);
         let rejection = judgement.outcome.as_ref().unwrap_err();
-        let answer = answer::refusal(profile, &judgement, rejection, Headers(&headers));
+        let answer = answer::refusal(profile, &judgement, rejection, Headers(&borrowed(&headers)));
         let header = |name: &str| {
             let found = answer.headers.iter().find(|(header, _)| header == name);
             found.map_or(String::new(), |(_, value)| value.clone())
@@ -518,7 +524,7 @@ proptest! {
             }
             let judgement = judge(&profile, &replica, &headers);
             if let Err(rejection) = &judgement.outcome {
-                let answer = answer::refusal(&profile, &judgement, rejection, Headers(&headers));
+                let answer = answer::refusal(&profile, &judgement, rejection, Headers(&borrowed(&headers)));
                 prop_assert!(!answer.body.contains(RW));
             }
             if profile.name == "flotiq" {

@@ -1,14 +1,16 @@
-//! What the host has for a VM that `std` has not: the time, the environment and randomness.
+//! What the host has for a VM that `std` has not: the time, the environment and randomness; and what
+//! each request needs of it.
 //!
-//! All but the time of day go by WASI's names and are not in the SDK. This is the one place with
-//! unsafe code:
-//! the functions are imported by hand, and each call passes pointers into buffers that outlive it.
+//! WASI's functions are not in the SDK, and to read headers or write filter state the SDK copies each
+//! part. This is the one place with unsafe code: the functions are imported by hand, and each call
+//! passes pointers into buffers that outlive it.
 #![expect(unsafe_code, reason = "imports of host functions have no safe form")]
 
 use std::time::UNIX_EPOCH;
 
 use proxy_wasm::hostcalls;
 
+use crate::authorize::HeaderMap;
 use crate::leases::Moment;
 
 #[link(wasm_import_module = "wasi_snapshot_preview1")]
@@ -17,6 +19,38 @@ unsafe extern "C" {
     fn environ_get(entries: *mut *mut u8, buffer: *mut u8) -> u32;
     fn random_get(buffer: *mut u8, bytes: usize) -> u32;
     fn clock_time_get(clock: u32, precision: u64, nanoseconds: *mut u64) -> u32;
+}
+
+#[link(wasm_import_module = "env")]
+unsafe extern "C" {
+    fn proxy_get_header_map_pairs(map: u32, pairs: *mut *mut u8, bytes: *mut usize) -> u32;
+    fn proxy_set_property(
+        path: *const u8,
+        path_bytes: usize,
+        value: *const u8,
+        value_bytes: usize,
+    ) -> u32;
+}
+
+/// Returns the headers of the request of the effective context; none if there are none to be had.
+pub(super) fn request_headers() -> HeaderMap {
+    let (mut pairs, mut bytes) = (std::ptr::null_mut(), 0_usize);
+    // SAFETY: both pointers are to live variables; the host writes one value to each.
+    let status =
+        unsafe { proxy_get_header_map_pairs(REQUEST_HEADERS, &raw mut pairs, &raw mut bytes) };
+    if status != SUCCESS || pairs.is_null() {
+        return HeaderMap::default();
+    }
+    // SAFETY: the host has asked the SDK's allocator, which is `Vec`'s, for just so many bytes, has
+    // written all of them, and has forgotten the pointer.
+    HeaderMap(unsafe { Vec::from_raw_parts(pairs, bytes, bytes) })
+}
+
+/// Sets an entry of the filter state that the access log can show, as `wasm.` and its name.
+pub(super) fn set_filter_state(name: &str, value: &[u8]) {
+    // SAFETY: the pointers are to live slices of these lengths, which the host only reads. That it may
+    // refuse is no reason to refuse a request.
+    let _ = unsafe { proxy_set_property(name.as_ptr(), name.len(), value.as_ptr(), value.len()) };
 }
 
 /// Returns the host's time, in milliseconds since the epoch.
@@ -70,6 +104,9 @@ pub(super) fn random_bits() -> u64 {
 }
 
 const SUCCESS: u32 = 0;
+
+/// The ABI's number of the map of request headers.
+const REQUEST_HEADERS: u32 = 0;
 
 /// WASI's number of the clock that never steps.
 const MONOTONIC_CLOCK: u32 = 1;

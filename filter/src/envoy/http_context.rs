@@ -16,7 +16,7 @@ use crate::answer::{self, Answer, rate_limit};
 use crate::authorize::body::{self, Body};
 use crate::authorize::charge::{self, Charge};
 use crate::authorize::edits::{self, Edits};
-use crate::authorize::{self, Headers, Holder, Judgement, Permit, Rejection, Request};
+use crate::authorize::{self, HeaderMap, Headers, Holder, Judgement, Permit, Rejection, Request};
 use crate::config::Config;
 use crate::leases::Moment;
 
@@ -127,13 +127,13 @@ impl HttpContext for Http {
             let _ = hostcalls::send_http_response(503, vec![], None);
             return Action::Pause;
         };
-        let headers = hostcalls::get_map_bytes(MapType::HttpRequestHeaders).unwrap_or_default();
+        let headers = host::request_headers();
         let max_body_bytes = gateway.config.max_body_bytes;
         self.progress.body.replace(if end_of_stream {
             Received::Whole(Vec::new())
         } else if !gateway.reads_bodies {
             Received::Unavailable
-        } else if body::is_announced_larger(Headers(&headers), max_body_bytes) {
+        } else if body::is_announced_larger(Headers(&headers.entries()), max_body_bytes) {
             Received::TooLarge
         } else {
             Received::Pending
@@ -211,14 +211,15 @@ pub(super) enum Verdict {
 /// body is let go.
 pub(super) fn decide(
     gateway: &Gateway,
-    headers: &[(String, Vec<u8>)],
+    headers: &HeaderMap,
     now: Moment,
     progress: &Progress,
     patience: Patience,
 ) -> Verdict {
     let Gateway { config, source, .. } = gateway;
     let profile = &config.profile;
-    let headers = Headers(headers);
+    let headers = headers.entries();
+    let headers = Headers(&headers);
     let replica = source.replica.borrow();
     let mut judgement = {
         let (received, client_address) = (progress.body.borrow(), &client_address);
@@ -241,7 +242,10 @@ pub(super) fn decide(
     apply(&judgement.edits);
     record(&judgement, headers, matches!(charge, Charge::Waits));
     match charge {
-        Charge::Waits => return Verdict::Wait(Awaits::Lease { answers: leases.answers() }),
+        Charge::Waits => {
+            let (dues, answers) = (judgement.dues, leases.answers());
+            return Verdict::Wait(Awaits::Lease { dues, answers });
+        }
         Charge::OnCredit => source.metrics.count_credit(),
         Charge::Done => {}
     }
@@ -301,10 +305,10 @@ fn apply(edits: &Edits) {
 fn record(judgement: &Judgement<'_>, headers: Headers<'_>, waits: bool) {
     let path = judgement.edits.path.as_deref().or_else(|| headers.text(":path"));
     let path = path.unwrap_or_default().as_bytes();
-    let _ = hostcalls::set_property(vec!["latchkey_path"], Some(path));
+    host::set_filter_state("latchkey_path", path);
     if let Some(Holder { account, key }) = &judgement.holder {
-        let _ = hostcalls::set_property(vec!["latchkey_account"], Some(account.as_bytes()));
-        let _ = hostcalls::set_property(vec!["latchkey_key"], Some(key.as_bytes()));
+        host::set_filter_state("latchkey_account", account.as_bytes());
+        host::set_filter_state("latchkey_key", key.as_bytes());
     }
     let missing = match &judgement.outcome {
         Err(Rejection::MissingRight(missing)) => Some(&missing.needed),
@@ -312,7 +316,7 @@ fn record(judgement: &Judgement<'_>, headers: Headers<'_>, waits: bool) {
     };
     if let Some(right) = missing {
         let right = right.to_string();
-        let _ = hostcalls::set_property(vec!["latchkey_missing_right"], Some(right.as_bytes()));
+        host::set_filter_state("latchkey_missing_right", right.as_bytes());
     }
     let decision = match &judgement.outcome {
         Ok(_) if waits => "waiting",
@@ -321,7 +325,7 @@ fn record(judgement: &Judgement<'_>, headers: Headers<'_>, waits: bool) {
         Ok(Permit::Key) => "permitted",
         Err(rejection) => rejection.reason(),
     };
-    let _ = hostcalls::set_property(vec!["latchkey_decision"], Some(decision.as_bytes()));
+    host::set_filter_state("latchkey_decision", decision.as_bytes());
 }
 
 fn send(answer: &Answer) {

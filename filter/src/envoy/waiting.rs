@@ -8,7 +8,8 @@ use proxy_wasm::hostcalls;
 
 use super::http_context::{Gateway, Progress, Verdict, decide};
 use super::source::Source;
-use crate::leases::{MAX_WAIT_MS, Moment};
+use crate::authorize::HeaderMap;
+use crate::leases::{Due, MAX_WAIT_MS, Moment};
 
 /// The requests of a VM that wait, in their order.
 #[derive(Default)]
@@ -22,7 +23,7 @@ pub(super) struct Waiting {
     since_ms: u64,
     /// Length of its headers and body.
     bytes: usize,
-    headers: Vec<(String, Vec<u8>)>,
+    headers: HeaderMap,
     gateway: Rc<Gateway>,
     progress: Rc<Progress>,
 }
@@ -34,8 +35,9 @@ pub(super) enum Awaits {
     Body {
         account: Arc<str>,
     },
-    /// A lease; so many answers had come when there was none.
+    /// A lease for each of these; so many answers had come when there was none.
     Lease {
+        dues: Vec<Due>,
         answers: u64,
     },
     Snapshot,
@@ -62,13 +64,18 @@ pub(super) fn serve(source: &Source, now: Moment) {
     waiting.borrow_mut().retain(|waiting| Rc::strong_count(&waiting.progress) > 1);
     let due: Vec<Waiting> = {
         let is_ready = source.replica.borrow().is_some();
-        let leases = source.leases.borrow();
-        let is_due = |waiting: &mut Waiting| match waiting.awaits {
-            Awaits::Lease { answers } => {
-                answers != leases.answers() || waiting.is_over(now) || !leases.may_wait(now)
+        let leases = &mut *source.leases.borrow_mut();
+        let is_due = |waiting: &mut Waiting| {
+            let is_over = waiting.is_over(now);
+            match &mut waiting.awaits {
+                // Most answers are for others. To look is cheap, and to decide again is not.
+                Awaits::Lease { dues, answers } => {
+                    let is_answered = std::mem::replace(answers, leases.answers()) != *answers;
+                    is_over || !leases.may_wait(now) || (is_answered && leases.has_news(dues, now))
+                }
+                Awaits::Snapshot => is_ready || is_over,
+                Awaits::Body { .. } => is_over,
             }
-            Awaits::Snapshot => is_ready || waiting.is_over(now),
-            Awaits::Body { .. } => waiting.is_over(now),
         };
         waiting.borrow_mut().extract_if(.., is_due).collect()
     };
@@ -125,12 +132,12 @@ impl Waiting {
         context_id: u32,
         awaits: Awaits,
         gateway: &Rc<Gateway>,
-        headers: Vec<(String, Vec<u8>)>,
+        headers: HeaderMap,
         progress: Rc<Progress>,
         now: Moment,
     ) -> Self {
-        let bytes = headers.iter().map(|(name, value)| name.len() + value.len()).sum();
-        let (gateway, since_ms) = (Rc::clone(gateway), now.steady_ms());
+        let (bytes, since_ms) = (headers.0.len(), now.steady_ms());
+        let gateway = Rc::clone(gateway);
         Self { context_id, awaits, since_ms, bytes, headers, gateway, progress }
     }
 

@@ -299,6 +299,11 @@ impl Pool {
         self.refusal.as_ref()
     }
 
+    /// Returns the server time at which the first lease ends; the end of time if there is none.
+    pub(super) fn first_end_ms(&self) -> u64 {
+        self.held.iter().map(|held| held.expires_at_ms).min().unwrap_or(u64::MAX)
+    }
+
     /// Closes the leases that are over.
     pub(super) fn close_expired(
         &mut self,

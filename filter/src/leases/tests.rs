@@ -97,6 +97,34 @@ fn calls_are_charged_until_the_lease_is_spent() {
 }
 
 #[test]
+fn call_that_waits_looks_again_only_for_what_it_waits_for() {
+    let mut leases = Leases::new("edge", "w");
+    let (mine, other) = (dues(), vec![due(key(), &[limit("hourly", 100)])]);
+    assert_eq!(leases.charge(&other, at(0), true), Charged::NoLease);
+    assert_eq!(call(&mut leases, 0).requests.len(), 1);
+    assert_eq!(leases.charge(&mine, at(1), true), Charged::NoLease);
+    answer(&mut leases, 2, 1, vec![grant(1, 5, 1, 3_000)]);
+    assert!(leases.has_news(&other, at(3)));
+    // It waits on, and is counted as before.
+    assert!(!leases.has_news(&mine, at(3)));
+    let next = call(&mut leases, 3);
+    assert_eq!((next.requests.len(), next.requests[0].waiting), (1, 1));
+    answer(&mut leases, 4, 2, vec![refusal(3_000, 3_000, false)]);
+    assert!(leases.has_news(&mine, at(5)), "a refusal is news as well");
+}
+
+#[test]
+fn lease_that_is_over_is_given_back_with_the_next_call() {
+    let mut leases = with_lease(&dues(), 10);
+    assert_eq!(leases.charge(&dues(), at(2), true), Charged::Admitted);
+    assert_eq!(leases.call(at(1_900)).map(|attempt| attempt.number), Some(2), "a report");
+    answer(&mut leases, 1_901, 2, vec![]);
+    assert_eq!(leases.call(at(2_990)), None);
+    let closed = call(&mut leases, 3_040).reports;
+    assert_eq!(closed, [LeaseReport { lease: 1, spent: 1, is_closed: true }]);
+}
+
+#[test]
 fn next_lease_is_asked_for_before_the_first_is_spent() {
     let mut leases = with_lease(&dues(), 10);
     for _ in 0..5 {

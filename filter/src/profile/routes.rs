@@ -1,5 +1,7 @@
 //! Routes: method and path template → what a request needs.
 
+use std::borrow::Cow;
+
 use latchkey_protocol::{KeyKind, Right};
 use serde::Deserialize;
 
@@ -177,9 +179,9 @@ const fn default_max_steps() -> u8 {
 
 impl Route {
     /// Returns the segment of a path that the template calls by this name.
-    pub(crate) fn segment<'a>(&self, name: &str, segments: &'a [String]) -> Option<&'a str> {
+    pub(crate) fn segment<'a>(&self, name: &str, segments: &'a [Cow<'_, str>]) -> Option<&'a str> {
         let index = template(&self.path).position(|part| part == Part::Parameter(name))?;
-        segments.get(index).map(String::as_str)
+        segments.get(index).map(AsRef::as_ref)
     }
 
     fn check(&self) -> Result<(), String> {
@@ -301,7 +303,7 @@ impl RouteTable {
 
     /// Returns the route of a method and the decoded segments of a path.
     #[must_use]
-    pub fn find(&self, method: &str, segments: &[String]) -> Option<&Route> {
+    pub fn find(&self, method: &str, segments: &[Cow<'_, str>]) -> Option<&Route> {
         let method = if method == "HEAD" { "GET" } else { method };
         self.root
             .find(segments)?
@@ -336,7 +338,7 @@ impl Node {
         &mut self.literals[index].1
     }
 
-    fn find(&self, segments: &[String]) -> Option<&[usize]> {
+    fn find(&self, segments: &[Cow<'_, str>]) -> Option<&[usize]> {
         let Some((first, rest)) = segments.split_first() else {
             return if self.ending.is_empty() { None } else { Some(&self.ending) };
         };
@@ -375,10 +377,12 @@ fn template(path: &str) -> impl Iterator<Item = Part<'_>> {
 
 #[cfg(test)]
 mod tests {
+    use std::borrow::Cow;
+
     use crate::profile::{Profile, SHIPPED};
 
     fn path_of(profile: &Profile, method: &str, path: &str) -> Option<String> {
-        let segments: Vec<String> = path.split('/').skip(1).map(str::to_owned).collect();
+        let segments: Vec<Cow<'_, str>> = path.split('/').skip(1).map(Cow::from).collect();
         profile.routes.find(method, &segments).map(|route| route.path.clone())
     }
 
