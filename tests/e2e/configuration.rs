@@ -91,16 +91,23 @@ async fn changed_configuration_keeps_the_keys_and_a_bad_one_is_refused() {
     stack.control_plane.kill().unwrap();
 
     let headers = [("x-auth-token", key.token.as_str())];
-    for (to, statistic) in [
-        ("\"startup_wait_ms\": 1000", "listener_manager.listener_modified"),
-        ("\"startup_wait_ms\": \"soon\"", "listener_manager.lds.update_rejected"),
+    let wait_ms = "\"startup_wait_ms\": 2000";
+    let vm = "runtime: envoy.wasm.runtime.v8";
+    let other_vm =
+        format!("{vm}\n                  configuration: {{ \"@type\": {STRING}, value: other }}");
+    let modified = "listener_manager.listener_modified";
+    for (from, to, statistic, times) in [
+        (wait_ms, "\"startup_wait_ms\": 1000", modified, 1),
+        // VMs that know nothing yet, and have nobody to ask: what VMs share outlives them.
+        (vm, &other_vm, modified, 2),
+        (wait_ms, "\"startup_wait_ms\": \"soon\"", "listener_manager.lds.update_rejected", 1),
     ] {
         let mut options = stack.envoy.options.clone();
-        options.edits = vec![("\"startup_wait_ms\": 2000".to_owned(), to.to_owned())];
+        options.edits = vec![(from.to_owned(), to.to_owned())];
         options.config(stack.folder.path()).unwrap();
         wait::until("the change of the listener", wait::LONG, async || {
             let count = stack.envoy.statistic(statistic).await.ok()?;
-            (count == 1).then_some(())
+            (count == times).then_some(())
         })
         .await
         .unwrap();
@@ -169,3 +176,6 @@ async fn third_profile_needs_no_new_code() {
         assert_eq!(answer.status, status, "{method}");
     }
 }
+
+/// Type of the configuration of a VM.
+const STRING: &str = "type.googleapis.com/google.protobuf.StringValue";

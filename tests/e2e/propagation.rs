@@ -149,12 +149,65 @@ async fn snapshot_of_several_pages_is_taken_in_whole() {
         let answer = stack.send("flotiq", "GET", "/api/v1/content/posts", &headers).await.unwrap();
         assert_eq!(answer.status, 200, "{}", stack.envoy.log());
     }
+    // Some 11 MB of rules, and pages of a quarter of a megabyte: taken in once, not by each of three VMs.
+    let pages = metric(&stack, "latchkey_snapshot_pages_total").await;
+    assert!((20..100).contains(&pages), "{pages} pages");
+}
+
+/// However many workers: what is known is there once, and a change moves what changed.
+#[tokio::test]
+async fn workers_of_a_proxy_share_one_poll_and_what_it_brings() {
+    let stack = Stack::start_with(&["flotiq"], |options| options.workers = 4).await.unwrap();
+    let control_plane = &stack.control_plane;
+    control_plane.create_account("acme", "flotiq").await.unwrap();
+    let mut keys = Vec::new();
+    for _ in 0..50 {
+        keys.push(control_plane.create_key("acme", &key_with_many_rules(0)).await.unwrap());
+    }
+    stack.wait_until_in_force().await.unwrap();
+    wait::until("one poll of five VMs", wait::LONG, async || {
+        (metric(&stack, "latchkey_open_polls").await == 1).then_some(())
+    })
+    .await
+    .unwrap();
+
+    let url = format!(
+        "http://127.0.0.1:{}/edge/v1/updates?profile=flotiq&instance=test&worker=w",
+        control_plane.port
+    );
+    let edge_token = format!("Bearer {}", control_plane.edge_token().unwrap());
+    let headers = [("authorization", edge_token.as_bytes())];
+    // The first page may be some seconds old.
+    let snapshot = http::send("GET", &url, &headers, b"").await.unwrap().json();
+    let caught_up = format!("{url}&after={}", snapshot["revision"].as_str().unwrap());
+    let caught_up = http::send("GET", &caught_up, &headers, b"").await.unwrap().json();
+    let held = caught_up["revision"].as_str().unwrap().to_owned();
+    let pages = metric(&stack, "latchkey_snapshot_pages_total").await;
+    let deltas = metric(&stack, "latchkey_deltas_total").await;
+
+    let key = control_plane.create_key("acme", &json!({"name": "k", "rules": []})).await.unwrap();
+    stack.wait_until_in_force().await.unwrap();
+    assert_eq!(metric(&stack, "latchkey_deltas_total").await, deltas + 1);
+    assert_eq!(metric(&stack, "latchkey_snapshot_pages_total").await, pages);
+    let delta = format!("{url}&after={held}");
+    let delta = http::send("GET", &delta, &headers, b"").await.unwrap();
+    assert_eq!(delta.status, 200);
+    assert!(delta.body.len() < 2_000, "{} bytes", delta.body.len());
+
+    let headers = [("x-auth-token", key.token.as_str())];
+    for _ in 0..20 {
+        // A connection each, so that every worker is asked.
+        let answer = stack.send("flotiq", "GET", "/api/v1/content/posts", &headers).await.unwrap();
+        assert_eq!(answer.status, 403, "it is known, and may do nothing");
+    }
+}
+
+/// Returns one of the control plane's metrics.
+async fn metric(stack: &Stack, name: &str) -> u64 {
     let url = format!("http://127.0.0.1:{}/metrics", stack.control_plane.port);
     let metrics = http::send("GET", &url, &[], b"").await.unwrap().text();
-    let pages =
-        metrics.lines().find_map(|line| line.strip_prefix("latchkey_snapshot_pages_total "));
-    // Three workers started twice; the first time with one page each.
-    assert!(pages.unwrap().parse::<u32>().unwrap() >= 3 + 3 * 2, "{metrics}");
+    let line = metrics.lines().find_map(|line| line.strip_prefix(name)?.strip_prefix(' '));
+    line.unwrap_or_else(|| panic!("no {name} in {metrics}")).parse().unwrap()
 }
 
 /// A key with as many rules as the API takes, and one on `posts`.
