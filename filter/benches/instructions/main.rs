@@ -5,7 +5,7 @@
 //! over: once so often and once more often, so that the difference is of the requests alone. Counts
 //! are the native code's; the module's go with them. They are kept for x86-64, and only shown elsewhere.
 //!
-//! `make bench` measures all cases and fails if one is over its budget.
+//! `make instructions` measures all cases and fails if one is over its budget.
 
 #![expect(clippy::print_stdout, reason = "the figures are what this program is for")]
 
