@@ -11,6 +11,8 @@ pub mod tokens;
 
 use latchkey_protocol::KeyHash;
 
+use bytes::Reader;
+
 /// Number of pages of tokens, and of accounts.
 ///
 /// Of a million tokens a page has 244, about 18 kB, which is copied and looked up in within 10 µs; of
@@ -30,6 +32,15 @@ pub fn page_of(hash: &KeyHash) -> usize {
 #[must_use]
 pub fn page_of_account(id: &str) -> usize {
     page_of(&KeyHash::of(id.as_bytes()))
+}
+
+/// Returns by which leader's term a page was written ([`crate::roster`]).
+///
+/// # Errors
+///
+/// [`Unreadable`] if the bytes are no page.
+pub fn term_of(page: &[u8]) -> Result<u32, Unreadable> {
+    Reader(page).u32()
 }
 
 /// A page or index that is not as this code writes it.

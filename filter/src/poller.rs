@@ -18,6 +18,8 @@ pub struct Poller {
     publisher: Publisher,
     stage: Stage,
     state: State,
+    /// Number of polls so far.
+    polls: u64,
     /// What the poll under way says of the VMs.
     told: Standing,
     /// When something was put into use last.
@@ -53,8 +55,17 @@ enum Stage {
 enum State {
     /// A poll is due once the clock has gone on `wait_ms` from `since_ms`.
     Idle { since_ms: u64, wait_ms: u64 },
-    /// A poll is under way since then.
-    InFlight { since_ms: u64 },
+    /// A poll of this number is under way since then.
+    InFlight { number: u64, since_ms: u64 },
+}
+
+/// A poll to make.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Attempt {
+    /// Tells its answer from those to others.
+    pub number: u64,
+    /// What to ask.
+    pub poll: Poll,
 }
 
 /// What an answer brought.
@@ -92,16 +103,17 @@ impl Poller {
             publisher: Publisher::new(data, names),
             stage: Stage::Anew,
             state: State::Idle { since_ms: 0, wait_ms: 0 },
+            polls: 0,
             told: Standing::default(),
             published_at_ms: 0,
         };
-        poller.start_over();
+        poller.start_over(0);
         poller
     }
 
-    /// Goes on from what is in use: this VM polls from now on, or what was under way came to nothing.
-    pub fn start_over(&mut self) {
-        self.publisher.start_over();
+    /// Goes on from what is in use: this VM leads from now on, in a term of this number.
+    pub fn start_over(&mut self, term: u32) {
+        self.publisher.start_over(term);
         self.stage = match self.publisher.in_use() {
             Some(_) => Stage::Following,
             None => Stage::Anew,
@@ -114,11 +126,11 @@ impl Poller {
     /// One that is under way is made anew when what it says of the VMs is no longer so; the control plane
     /// then ends the one before. The clock may step: a time before the last one counts as due, so that a
     /// step back delays nothing.
-    pub fn poll(&mut self, now_ms: u64, standing: &Standing) -> Option<Poll> {
+    pub fn poll(&mut self, now_ms: u64, standing: &Standing) -> Option<Attempt> {
         let is_within = |since_ms: u64, ms: u64| now_ms >= since_ms && now_ms - since_ms < ms;
         let must_wait = match self.state {
             State::Idle { since_ms, wait_ms } => is_within(since_ms, wait_ms),
-            State::InFlight { since_ms } => {
+            State::InFlight { since_ms, .. } => {
                 let is_told = self.stage != Stage::Following || self.told == *standing;
                 let wait_ms = if is_told { CALL_TIMEOUT_MS + LOST_AFTER_MS } else { RETELL_MS };
                 is_within(since_ms, wait_ms)
@@ -132,7 +144,8 @@ impl Poller {
         if lags && is_within(self.published_at_ms, LAG_MS) {
             return None;
         }
-        self.state = State::InFlight { since_ms: now_ms };
+        self.polls += 1;
+        self.state = State::InFlight { number: self.polls, since_ms: now_ms };
         self.told.clone_from(standing);
         let mut poll = Poll {
             profile: self.profile.clone(),
@@ -155,10 +168,23 @@ impl Poller {
             Stage::Following => {
                 poll.after = in_use;
                 poll.applied.take_if(|_| !lags);
-                poll.wait_ms = if lags { LAG_MS } else { MAX_WAIT_MS };
+                poll.wait_ms = MAX_WAIT_MS;
             }
         }
-        Some(poll)
+        Some(Attempt { number: self.polls, poll })
+    }
+
+    /// Reports whether the poll of a number is under way. The answer to any other is of no use: it was
+    /// given up, or made anew.
+    #[must_use]
+    pub fn is_under_way(&self, number: u64) -> bool {
+        matches!(self.state, State::InFlight { number: current, .. } if current == number)
+    }
+
+    /// Reports whether a snapshot is being taken in.
+    #[must_use]
+    pub fn is_taking_in(&self) -> bool {
+        self.publisher.draft().is_some()
     }
 
     /// Takes in an answer with an update.
@@ -238,7 +264,7 @@ impl Poller {
                 Ok(published)
             }
             Err(error) => {
-                self.start_over();
+                self.start_over(self.publisher.term());
                 if error == WorkError::Damaged {
                     self.stage = Stage::Anew;
                 }
@@ -296,8 +322,8 @@ const LOST_AFTER_MS: u64 = 1_000;
 const RETELL_MS: u64 = 50;
 
 /// How long to wait, in milliseconds, until all VMs have applied what was published, before the control
-/// plane is asked for more and told that they have not; and how long until it is told again.
-const LAG_MS: u64 = 200;
+/// plane is asked for more and told that they have not: they do in less, and what others want back waits.
+const LAG_MS: u64 = 20;
 
 /// How long after a publication the pages that it replaced are emptied, in milliseconds: longer than
 /// any VM goes without a look at the index.
@@ -343,7 +369,8 @@ mod tests {
 
         fn poll(&mut self, now_ms: u64) -> Option<Poll> {
             let applied = self.held();
-            self.poller.poll(now_ms, &Standing { workers: vec!["w".to_owned()], applied })
+            let standing = Standing { workers: vec!["w".to_owned()], applied };
+            self.poller.poll(now_ms, &standing).map(|attempt| attempt.poll)
         }
 
         fn take(&mut self, json: &str) -> Result<Progress, AnswerError> {
@@ -495,7 +522,8 @@ mod tests {
         proxy.poller.on_update(0, update(Some(5), 6, 2, None).as_bytes()).unwrap();
         let mut next = Poller::new("p", "i", Rc::clone(&proxy.data), Names::new("s"));
         let standing = Standing { workers: vec![], applied: proxy.held() };
-        assert_eq!(next.poll(0, &standing).unwrap().after.map(|r| r.number), Some(5));
+        next.start_over(1);
+        assert_eq!(next.poll(0, &standing).unwrap().poll.after.map(|r| r.number), Some(5));
         next.on_update(0, update(Some(5), 7, 3, None).as_bytes()).unwrap();
         while next.has_work() {
             next.work(0).unwrap();
@@ -507,24 +535,52 @@ mod tests {
         assert_eq!(proxy.poll(1_000).unwrap().after.map(|r| r.number), Some(7));
     }
 
+    /// A VM that lost the lead while it wrote could bring back what its successor had taken away.
+    #[test]
+    fn late_work_of_one_that_leads_no_more_changes_no_page() {
+        let mut proxy = Proxy::new();
+        proxy.take_snapshot(5);
+        // It has a key to add, and has not begun.
+        proxy.poller.on_update(0, update(Some(5), 6, 2, None).as_bytes()).unwrap();
+        let mut next = Poller::new("p", "i", Rc::clone(&proxy.data), Names::new("s"));
+        next.start_over(1);
+        let mut revoked: serde_json::Value =
+            serde_json::from_str(&update(Some(5), 7, 2, None)).unwrap();
+        let hashes = revoked["tokens"]["hashes"].take();
+        revoked["removed_tokens"] = hashes;
+        revoked["tokens"] =
+            serde_json::to_value(latchkey_protocol::TokenColumns::default()).unwrap();
+        next.on_update(0, revoked.to_string().as_bytes()).unwrap();
+        while next.has_work() {
+            next.work(0).unwrap();
+        }
+        assert_eq!(proxy.poller.work(0), Err(WorkError::NotWritten));
+        assert!(!proxy.knows(2) && proxy.knows(1));
+    }
+
     #[test]
     fn poll_tells_when_vms_come_and_when_they_lag() {
         let mut proxy = Proxy::new();
         proxy.take_snapshot(5);
         let held = proxy.held();
         let mut standing = Standing { workers: vec!["a".to_owned()], applied: held };
-        let poll = proxy.poller.poll(0, &standing).unwrap();
-        assert_eq!((poll.applied, poll.wait_ms), (None, MAX_WAIT_MS));
+        let first = proxy.poller.poll(0, &standing).unwrap();
+        assert_eq!((first.poll.applied, first.poll.wait_ms), (None, MAX_WAIT_MS));
         assert!(proxy.poller.poll(1_000, &standing).is_none(), "one poll at a time");
         standing.workers.push("b".to_owned());
-        let poll = proxy.poller.poll(1_000, &standing).unwrap();
-        assert_eq!(poll.workers.as_deref(), Some("a,b"));
+        let second = proxy.poller.poll(1_000, &standing).unwrap();
+        assert_eq!(second.poll.workers.as_deref(), Some("a,b"));
+        // The control plane ends the one before: that answer must not lead to a third.
+        assert!(!proxy.poller.is_under_way(first.number));
+        assert!(proxy.poller.is_under_way(second.number));
 
         proxy.take(&update(Some(5), 6, 2, None)).unwrap();
         assert!(proxy.poller.poll(LAG_MS - 1, &standing).is_none(), "they may be about to");
-        let poll = proxy.poller.poll(LAG_MS, &standing).unwrap();
+        let poll = proxy.poller.poll(LAG_MS, &standing).unwrap().poll;
         assert_eq!((poll.after, poll.applied), (proxy.held(), held.map(|held| held.to_string())));
-        assert_eq!(poll.wait_ms, LAG_MS);
+        standing.applied = proxy.held();
+        let poll = proxy.poller.poll(LAG_MS + RETELL_MS, &standing).unwrap().poll;
+        assert_eq!(poll.applied, None, "they have by now");
     }
 
     #[test]
@@ -536,7 +592,8 @@ mod tests {
         let names = Names::new("s");
         let first = |proxy: &Proxy| {
             let page = crate::pages::page_of(&KeyHash::of(&[1]));
-            proxy.data.get(&names.tokens(crate::shared::Bank::A, page)).is_some()
+            let present = proxy.data.get(&names.tokens(crate::shared::Bank::A, page));
+            present.is_some_and(|(bytes, _)| !bytes.is_empty())
         };
         proxy.poller.work(TIDY_AFTER_MS - 1).unwrap();
         assert!(first(&proxy) && !proxy.poller.has_work());

@@ -13,7 +13,7 @@ use std::rc::Rc;
 use latchkey_protocol::{Revision, Update};
 
 use crate::pages::index::Index;
-use crate::pages::{PAGES, accounts, tokens};
+use crate::pages::{PAGES, accounts, term_of, tokens};
 use crate::shared::{Bank, Names, SharedData, Write};
 use edits::{AccountEdits, Edits, TokenEdits};
 
@@ -24,8 +24,12 @@ pub use edits::UpdateError;
 pub struct Publisher {
     data: Rc<dyn SharedData>,
     names: Names,
-    /// What is in use, and its last write.
-    in_use: Option<(Index, Write)>,
+    /// Number of the leader's term; what later ones have written is not written over.
+    term: u32,
+    /// What is in use.
+    in_use: Option<Index>,
+    /// The last write of that.
+    index_write: Write,
     /// The snapshot that is being taken in.
     draft: Option<Index>,
     work: VecDeque<Task>,
@@ -60,32 +64,41 @@ impl Publisher {
         let mut publisher = Self {
             data,
             names,
+            term: 0,
             in_use: None,
+            index_write: Write::NONE,
             draft: None,
             work: VecDeque::new(),
             goal: None,
             tidied: None,
         };
-        publisher.start_over();
+        publisher.start_over(0);
         publisher
     }
 
-    /// Forgets what is under way, and reads again what is in use.
-    pub fn start_over(&mut self) {
+    /// Forgets what is under way, and reads again what is in use, for a leader's term.
+    pub fn start_over(&mut self, term: u32) {
+        self.term = term;
         self.work.clear();
         self.goal = None;
         self.draft = None;
         self.tidied = None;
-        self.in_use = self.data.get(&self.names.index()).and_then(|(bytes, write)| {
-            // One that is not readable is as good as none.
-            Index::parse(&bytes).ok().map(|index| (index, write))
-        });
+        let (bytes, write) = self.data.get(&self.names.index()).unzip();
+        // One that is not readable is as good as none.
+        self.in_use = bytes.and_then(|bytes| Index::parse(&bytes).ok());
+        self.index_write = write.unwrap_or(Write::NONE);
+    }
+
+    /// Returns the number of the leader's term.
+    #[must_use]
+    pub fn term(&self) -> u32 {
+        self.term
     }
 
     /// Returns the revision that is in use.
     #[must_use]
     pub fn in_use(&self) -> Option<Revision> {
-        self.in_use.as_ref().map(|(index, _)| index.revision)
+        self.in_use.as_ref().map(|index| index.revision)
     }
 
     /// Returns the revision of the snapshot that is being taken in.
@@ -99,7 +112,7 @@ impl Publisher {
         self.work.clear();
         self.goal = None;
         self.tidied = None;
-        let bank = self.in_use.as_ref().map_or(Bank::A, |(index, _)| index.bank.other());
+        let bank = self.in_use.as_ref().map_or(Bank::A, |index| index.bank.other());
         self.draft = Some(Index::empty(revision, bank));
     }
 
@@ -110,6 +123,9 @@ impl Publisher {
     ///
     /// An [`UpdateError`] if it contradicts itself or does not fit; nothing is changed.
     pub fn take_in(&mut self, update: &Update) -> Result<(), UpdateError> {
+        if self.is_busy() {
+            return Err(UpdateError::Unexpected);
+        }
         let held = self.draft().or(self.in_use());
         let revision = match update.base {
             Some(base) if held == Some(base) => update.revision,
@@ -148,7 +164,7 @@ impl Publisher {
             let Some(task) = self.work.pop_front() else {
                 break;
             };
-            self.perform(task)?;
+            self.perform(&task)?;
         }
         if !self.work.is_empty() {
             return Ok(None);
@@ -161,7 +177,7 @@ impl Publisher {
             draft.anonymous_limits = anonymous_limits;
             return Ok(None);
         }
-        let Some((index, _)) = &mut self.in_use else {
+        let Some(index) = &mut self.in_use else {
             return Ok(None);
         };
         index.revision = revision;
@@ -180,108 +196,129 @@ impl Publisher {
         let Some(mut index) = self.draft.take() else {
             return Ok(None);
         };
-        let (before, write) = match &self.in_use {
-            Some((before, write)) => (before.sequence, *write),
-            None => (0, Write::NONE),
-        };
+        let before = self.in_use.as_ref().map_or(0, |before| before.sequence);
         index.sequence = before.wrapping_add(1);
         index.is_tidy = false;
         let revision = index.revision;
-        self.in_use = Some((index, write));
+        self.in_use = Some(index);
         self.write_index()?;
         Ok(Some(revision))
     }
 
     /// Sets out to empty the pages that are in use no longer. It is for later, when no VM reads them.
     pub fn tidy(&mut self) {
-        let is_due = self.in_use.as_ref().is_some_and(|(index, _)| !index.is_tidy);
+        let is_due = self.in_use.as_ref().is_some_and(|index| !index.is_tidy);
         if is_due && self.draft.is_none() {
             self.tidied.get_or_insert(0);
         }
     }
 
     fn tidy_slice(&mut self) -> Result<(), WorkError> {
-        let (Some(first), Some((index, _))) = (self.tidied, &mut self.in_use) else {
+        let (Some(first), Some(index)) = (self.tidied, &self.in_use) else {
             return Ok(());
         };
         let bank = index.bank.other();
         let next = PAGES.min(first + SLICE);
         for page in first..next {
             for name in [self.names.tokens(bank, page), self.names.accounts(bank, page)] {
-                if self.data.get(&name).is_some() && !self.data.set(&name, &[], None) {
-                    return Err(WorkError::NotWritten);
+                match self.get_page(&name)? {
+                    Some((bytes, over)) if !bytes.is_empty() => self.set_page(&name, &[], over)?,
+                    Some(_) | None => {}
                 }
             }
         }
-        index.is_tidy = next == PAGES;
+        if let Some(index) = &mut self.in_use {
+            index.is_tidy = next == PAGES;
+        }
         self.tidied = (next < PAGES).then_some(next);
         Ok(())
     }
 
     fn write_index(&mut self) -> Result<(), WorkError> {
-        let Some((index, write)) = &mut self.in_use else {
+        let Some(index) = &self.in_use else {
             return Ok(());
         };
         let name = self.names.index();
-        if !self.data.set(&name, &index.write(), Some(*write)) {
+        if !self.data.set(&name, &index.write(), Some(self.index_write)) {
             return Err(WorkError::NotWritten);
         }
         let (written, number) = self.data.get(&name).ok_or(WorkError::NotWritten)?;
         if written.get(..4) != Some(&index.sequence.to_le_bytes()) {
             return Err(WorkError::NotWritten);
         }
-        *write = number;
-        let head = index.sequence.to_le_bytes();
-        let is_said = self.data.set(&self.names.head(), &head, None);
-        if is_said { Ok(()) } else { Err(WorkError::NotWritten) }
+        self.index_write = number;
+        Ok(())
     }
 
-    fn perform(&mut self, task: Task) -> Result<(), WorkError> {
-        let next = self.in_use.as_ref().map_or(0, |(index, _)| index.sequence).wrapping_add(1);
-        let Some(index) = self.draft.as_mut().or(self.in_use.as_mut().map(|(index, _)| index))
-        else {
+    fn perform(&mut self, task: &Task) -> Result<(), WorkError> {
+        let Some(index) = self.draft.as_ref().or(self.in_use.as_ref()) else {
             return Ok(());
         };
-        let data = &self.data;
-        // What a page holds from an earlier snapshot does not count.
-        let read = |name: &str, version: Option<&u32>| match version {
-            Some(0) | None => Ok(None),
-            Some(_) => data.get(name).map(|(bytes, _)| Some(bytes)).ok_or(WorkError::Damaged),
+        let (name, version) = match task {
+            Task::Accounts(page, _) => {
+                (self.names.accounts(index.bank, *page), index.accounts.get(*page))
+            }
+            Task::Tokens(page, _) => {
+                (self.names.tokens(index.bank, *page), index.tokens.get(*page))
+            }
         };
-        let (name, page, version) = match task {
-            Task::Accounts(page, edits) => {
-                let name = self.names.accounts(index.bank, page);
-                let version = index.accounts.get_mut(page);
-                let before = read(&name, version.as_deref())?;
+        let present = self.get_page(&name)?;
+        let over = present.as_ref().map_or(Write::NONE, |(_, over)| *over);
+        let before = match (version, present) {
+            // What a page holds from an earlier snapshot does not count.
+            (Some(0) | None, _) => None,
+            (Some(_), Some((bytes, _))) => Some(bytes),
+            (Some(_), None) => return Err(WorkError::Damaged),
+        };
+        let after = match task {
+            Task::Accounts(_, edits) => {
                 let known = match &before {
                     Some(bytes) => accounts::read(bytes).map_err(|_| WorkError::Damaged)?,
                     None => BTreeMap::new(),
                 };
-                let Some(after) = edits.apply(&known) else {
-                    return Ok(());
-                };
-                (name, after, version)
+                edits.apply(self.term, known)
             }
-            Task::Tokens(page, edits) => {
-                let name = self.names.tokens(index.bank, page);
-                let version = index.tokens.get_mut(page);
-                let before = read(&name, version.as_deref())?;
+            Task::Tokens(_, edits) => {
                 let known = match &before {
                     Some(bytes) => tokens::Page::parse(bytes)
                         .and_then(|page| page.entries())
                         .map_err(|_| WorkError::Damaged)?,
                     None => BTreeMap::new(),
                 };
-                (name, edits.apply(next, known), version)
+                edits.apply(self.term, known)
             }
         };
-        if !data.set(&name, &page, None) {
-            return Err(WorkError::NotWritten);
-        }
-        if let Some(version) = version {
-            *version = next;
+        self.set_page(&name, &after, over)?;
+        let next = self.in_use.as_ref().map_or(0, |index| index.sequence).wrapping_add(1);
+        if let Some(index) = self.draft.as_mut().or(self.in_use.as_mut()) {
+            let version = match task {
+                Task::Accounts(page, _) => index.accounts.get_mut(*page),
+                Task::Tokens(page, _) => index.tokens.get_mut(*page),
+            };
+            if let Some(version) = version {
+                *version = next;
+            }
         }
         Ok(())
+    }
+
+    /// Returns a page and its last write, if it is there. One that a later leader has written says that
+    /// this one leads no more.
+    fn get_page(&self, name: &str) -> Result<Option<(Vec<u8>, Write)>, WorkError> {
+        let present = self.data.get(name);
+        let is_later = |(bytes, _): &(Vec<u8>, Write)| {
+            term_of(bytes).is_ok_and(|term| term.wrapping_sub(self.term).cast_signed() > 0)
+        };
+        if present.as_ref().is_some_and(is_later) {
+            Err(WorkError::NotWritten)
+        } else {
+            Ok(present)
+        }
+    }
+
+    fn set_page(&self, name: &str, bytes: &[u8], over: Write) -> Result<(), WorkError> {
+        let is_set = self.data.set(name, bytes, Some(over));
+        if is_set { Ok(()) } else { Err(WorkError::NotWritten) }
     }
 }
 

@@ -213,11 +213,10 @@ impl Replica {
     /// Looks whether something was published since, and forgets what it named. Returns the revision that
     /// is in use since.
     pub fn refresh(&self) -> Option<Revision> {
-        let (head, _) = self.data.get(&self.names.head())?;
-        if *head == self.index.borrow().sequence.to_le_bytes() {
+        let (bytes, _) = self.data.get(&self.names.index())?;
+        if bytes.first_chunk() == Some(&self.index.borrow().sequence.to_le_bytes()) {
             return None;
         }
-        let (bytes, _) = self.data.get(&self.names.index())?;
         let fresh = Index::parse(&bytes).ok()?;
         let before = self.index.replace(fresh);
         let index = self.index.borrow();
@@ -228,7 +227,9 @@ impl Replica {
             }
         }
         let sets = &mut *self.sets.borrow_mut();
-        sets.forget_accounts(|page| before.accounts.get(page) != index.accounts.get(page));
+        if before.accounts != index.accounts {
+            sets.forget_accounts(|page| before.accounts.get(page) != index.accounts.get(page));
+        }
         if let Ok(limits) = sets.limits(&index.anonymous_limits) {
             self.anonymous_limits.replace(limits);
         }

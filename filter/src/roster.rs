@@ -11,6 +11,8 @@ use latchkey_protocol::Revision;
 pub struct Roster {
     /// The VM that leads; 0 is none.
     leader: u32,
+    /// How often the leader has changed.
+    term: u32,
     members: Vec<Member>,
 }
 
@@ -21,7 +23,7 @@ pub struct Member {
     pub vm: u32,
     /// Number of the queue by which it is woken.
     pub queue: u32,
-    /// Whether it has served requests.
+    /// Whether it serves requests, so that another is the better leader.
     pub serves: bool,
     /// What it has applied; absent, nothing yet.
     pub applied: Option<Revision>,
@@ -33,18 +35,22 @@ impl Roster {
     /// Returns the roster that some bytes are; one that is not readable is as good as none.
     #[must_use]
     pub fn parse(bytes: &[u8]) -> Self {
-        let Some((&leader, rest)) = bytes.split_first_chunk() else {
+        let Some((&[l0, l1, l2, l3, t0, t1, t2, t3], rest)) = bytes.split_first_chunk() else {
             return Self::default();
         };
         let (members, _) = rest.as_chunks();
-        let members = members.iter().map(Member::parse).collect();
-        Self { leader: u32::from_le_bytes(leader), members }
+        Self {
+            leader: u32::from_le_bytes([l0, l1, l2, l3]),
+            term: u32::from_le_bytes([t0, t1, t2, t3]),
+            members: members.iter().map(Member::parse).collect(),
+        }
     }
 
     /// Returns its bytes.
     #[must_use]
     pub fn write(&self) -> Vec<u8> {
         let mut bytes = self.leader.to_le_bytes().to_vec();
+        bytes.extend_from_slice(&self.term.to_le_bytes());
         for member in &self.members {
             bytes.extend_from_slice(&member.write());
         }
@@ -57,10 +63,11 @@ impl Roster {
         &self.members
     }
 
-    /// Reports whether a VM leads.
+    /// Returns the number of the term, if a VM leads. One that has lost the lead and has it again has it
+    /// in another term.
     #[must_use]
-    pub fn is_led_by(&self, vm: u32) -> bool {
-        self.leader == vm
+    pub fn term_of(&self, vm: u32) -> Option<u32> {
+        (self.leader == vm).then_some(self.term)
     }
 
     /// Returns the VM that leads, if it is there.
@@ -69,12 +76,13 @@ impl Roster {
         self.members.iter().find(|member| member.vm == self.leader)
     }
 
-    /// Returns what all members have applied; none if one has nothing yet.
+    /// Returns what all members have applied: what is in use, or what one still has that is behind; none
+    /// if one has nothing yet.
     #[must_use]
-    pub fn applied(&self) -> Option<Revision> {
-        let applied: Option<Vec<Revision>> =
-            self.members.iter().map(|member| member.applied).collect();
-        applied?.into_iter().min_by_key(|revision| revision.number)
+    pub fn applied(&self, in_use: Option<Revision>) -> Option<Revision> {
+        let behind = self.members.iter().filter(|member| member.applied != in_use);
+        let behind: Option<Vec<Revision>> = behind.map(|member| member.applied).collect();
+        behind?.into_iter().min_by_key(|revision| revision.number).or(in_use)
     }
 
     /// Takes in what a VM says of itself, drops those that were not heard of for long, and lets it lead
@@ -106,6 +114,7 @@ impl Roster {
         };
         if leads && self.leader != me.vm {
             self.leader = me.vm;
+            self.term = self.term.wrapping_add(1);
             is_changed = true;
         }
         is_changed
@@ -170,7 +179,7 @@ mod tests {
         assert!(roster.report(Member { serves: true, applied, ..member(1, 5) }));
         assert!(roster.report(member(2, 6)));
         assert_eq!(Roster::parse(&roster.write()), roster);
-        for bytes in [&[][..], &[1], &[1, 0, 0, 0], &[1, 0, 0, 0, 9]] {
+        for bytes in [&[][..], &[1], &[1, 0, 0, 0], &[1; 9]] {
             assert!(Roster::parse(bytes).members().is_empty(), "{bytes:?}");
         }
     }
@@ -180,13 +189,13 @@ mod tests {
         let mut roster = Roster::default();
         roster.report(member(1, 0));
         roster.report(member(2, 0));
-        assert!(roster.is_led_by(1));
+        assert!(roster.term_of(1).is_some());
         roster.report(Member { serves: true, ..member(1, 10) });
-        assert!(roster.is_led_by(1), "nobody has taken over yet");
+        assert!(roster.term_of(1).is_some(), "nobody has taken over yet");
         roster.report(Member { serves: true, ..member(3, 10) });
-        assert!(roster.is_led_by(1));
+        assert!(roster.term_of(1).is_some());
         roster.report(member(2, 10));
-        assert!(roster.is_led_by(2));
+        assert!(roster.term_of(2).is_some());
     }
 
     #[test]
@@ -195,7 +204,7 @@ mod tests {
         roster.report(member(1, 0));
         roster.report(member(2, 0));
         assert!(roster.report(member(2, GONE_AFTER_MS)));
-        assert!(roster.is_led_by(2));
+        assert!(roster.term_of(2).is_some());
         assert_eq!(roster.members().len(), 1);
     }
 
@@ -204,21 +213,37 @@ mod tests {
         let mut roster = Roster::default();
         assert!(roster.report(member(1, 0)));
         assert!(!roster.report(member(1, REPORT_EVERY_MS - 1)));
-        let mut later = Roster::parse(&Roster { leader: 1, members: vec![member(1, 0)] }.write());
+        let later = Roster { leader: 1, term: 1, members: vec![member(1, 0)] };
+        let mut later = Roster::parse(&later.write());
         assert!(later.report(member(1, REPORT_EVERY_MS)));
         let applied = Some(Revision { number: 1, mark: 1 });
         assert!(roster.report(Member { applied, ..member(1, 1) }));
     }
 
     #[test]
+    fn lead_that_was_lost_is_another_when_it_is_back() {
+        let mut roster = Roster::default();
+        roster.report(member(1, 0));
+        let first = roster.term_of(1);
+        roster.report(Member { serves: true, ..member(2, GONE_AFTER_MS) });
+        assert_eq!(roster.term_of(1), None);
+        roster.report(member(1, GONE_AFTER_MS));
+        assert!(first.is_some() && roster.term_of(1) > first);
+    }
+
+    #[test]
     fn applied_is_what_all_have() {
         let mut roster = Roster::default();
-        let applied = |number| Some(Revision { number, mark: 1 });
-        roster.report(Member { applied: applied(7), ..member(1, 0) });
-        assert_eq!(roster.applied(), applied(7));
-        roster.report(Member { applied: applied(5), ..member(2, 0) });
-        assert_eq!(roster.applied(), applied(5));
+        let revision = |number, mark| Some(Revision { number, mark });
+        let in_use = revision(7, 1);
+        roster.report(Member { applied: in_use, ..member(1, 0) });
+        assert_eq!(roster.applied(in_use), in_use);
+        roster.report(Member { applied: revision(5, 1), ..member(2, 0) });
+        assert_eq!(roster.applied(in_use), revision(5, 1));
+        // Of another history: its number says nothing.
+        roster.report(Member { applied: revision(57, 9), ..member(2, 0) });
+        assert_eq!(roster.applied(in_use), revision(57, 9));
         roster.report(member(3, 0));
-        assert_eq!(roster.applied(), None);
+        assert_eq!(roster.applied(in_use), None);
     }
 }

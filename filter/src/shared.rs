@@ -10,7 +10,8 @@ use latchkey_protocol::KeyHash;
 ///
 /// Values are copied both ways. There is no way to remove a name, so the names are a fixed set.
 pub trait SharedData: fmt::Debug {
-    /// Returns a value and the number of its last write, if there is one; an empty value is none.
+    /// Returns a value and the number of its last write, if there is one; an empty value is as good as
+    /// none.
     fn get(&self, name: &str) -> Option<(Vec<u8>, Write)>;
 
     /// Writes a value; with `over`, only if that is still the last write. Returns whether it did.
@@ -41,8 +42,7 @@ struct Values {
 
 impl SharedData for LocalData {
     fn get(&self, name: &str) -> Option<(Vec<u8>, Write)> {
-        let values = self.0.borrow();
-        values.by_name.get(name).filter(|(value, _)| !value.is_empty()).cloned()
+        self.0.borrow().by_name.get(name).cloned()
     }
 
     fn set(&self, name: &str, value: &[u8], over: Option<Write>) -> bool {
@@ -86,12 +86,6 @@ impl Names {
     #[must_use]
     pub fn index(&self) -> String {
         format!("{}/index", self.prefix)
-    }
-
-    /// Returns the name of the number of the last publication.
-    #[must_use]
-    pub fn head(&self) -> String {
-        format!("{}/head", self.prefix)
     }
 
     /// Returns the name of the list of VMs.

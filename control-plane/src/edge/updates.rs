@@ -18,6 +18,7 @@ use crate::api::extract::Parameters;
 use crate::app::App;
 use crate::error::ApiError;
 use crate::ledger;
+use crate::store::changes;
 
 /// Answers a poll: with the next page of a snapshot, with a delta once there is one, or with 204.
 pub(crate) async fn poll(
@@ -57,7 +58,11 @@ async fn delta(
         tokio::time::Instant::now() + Duration::from_millis(poll.wait_ms.min(MAX_WAIT_MS));
     app.snapshots.tidy();
     // A filter that does not wait has a snapshot that it will not use before it is up to date.
-    let applied = workers.applied.or((poll.applied.is_none() && poll.wait_ms > 0).then_some(after));
+    let said = match poll.applied {
+        Some(_) => workers.applied,
+        None => (poll.wait_ms > 0).then_some(after),
+    };
+    let applied = of_this_history(app, said).await?;
     let mut noted = None;
     loop {
         revision.mark_unchanged();
@@ -133,10 +138,23 @@ impl Workers {
     }
 }
 
+/// Returns a revision if it is in this change log; one of another store says nothing here.
+async fn of_this_history(
+    app: &App,
+    revision: Option<Revision>,
+) -> Result<Option<Revision>, ApiError> {
+    let Some(revision) = revision else {
+        return Ok(None);
+    };
+    let known = app.store.read(move |db| changes::find_revision(db, revision.number)).await?;
+    Ok(known.filter(|known| *known == revision))
+}
+
 /// Answers with a page of a snapshot: the one that the poll asks for, else the first.
 async fn snapshot(app: &App, poll: &Poll, profile: &Arc<Profile>) -> Result<Response, ApiError> {
     let workers = Workers::of(poll)?;
-    app.proxies.note(poll, &workers, workers.applied, Instant::now());
+    let applied = of_this_history(app, workers.applied).await?;
+    app.proxies.note(poll, &workers, applied, Instant::now());
     let first = || Cursor::Accounts(String::new());
     let (cursor, freshness) = match (&poll.cursor, poll.snapshot) {
         (Some(cursor), Some(snapshot)) => {

@@ -99,6 +99,7 @@ pub(crate) fn create(change: &mut Change<'_>, new: &NewAccount) -> Result<Accoun
         Ok(_) => {}
     }
     let account = get(&change.transaction, &new.id)?;
+    change.touched_accounts.push(account.id.clone());
     change.audit(Some(&new.id), "account.create", &new.id, &json!({"after": account}))?;
     for key in &new.keys {
         keys::create(change, &account, key)?;

@@ -102,13 +102,14 @@ pub(crate) fn changed_since(
     };
     let mut sets = Sets::default();
     let mut accounts = Vec::new();
+    // By the accounts that are named, not by all of the profile: hence the `+`.
     let mut statement = connection.prepare_cached(
         "WITH named AS (
            SELECT account FROM changed_accounts WHERE revision > ?1 AND revision <= ?2
          )
          SELECT accounts.id, plans.limits, accounts.id IN named AS itself
          FROM accounts JOIN plans ON plans.id = accounts.plan
-         WHERE accounts.profile = ?3
+         WHERE +accounts.profile = ?3
            AND (accounts.id IN named OR accounts.plan IN (
              SELECT plan FROM changed_plans WHERE revision > ?1 AND revision <= ?2))
          LIMIT ?4",
@@ -182,7 +183,11 @@ fn changed_tokens(
     Ok(upto.map(|upto| (upto, hashes)))
 }
 
-fn find_revision(connection: &Connection, number: u64) -> Result<Option<Revision>, StoreError> {
+/// Returns the revision of a number, if this log has it.
+pub(crate) fn find_revision(
+    connection: &Connection,
+    number: u64,
+) -> Result<Option<Revision>, StoreError> {
     let sql = "SELECT revision, mark FROM changes WHERE revision = ?1";
     Ok(connection.query_row(sql, [to_sql(number)], read_revision).optional()?)
 }

@@ -213,9 +213,6 @@ pub(crate) fn edit(
             .execute(&sql, rusqlite::params_from_iter(std::iter::once(id).chain(values)))?;
     }
     touch(change, id)?;
-    if patch.expires_at.is_some() {
-        tell_account(change, account);
-    }
     let after = get(&change.transaction, account, id, change.now_ms)?;
     change.audit(Some(account), "key.edit", id, &json!({"before": before, "after": after}))?;
     Ok(after)
@@ -253,9 +250,6 @@ pub(crate) fn set_suspended(
         .transaction
         .execute("UPDATE keys SET is_suspended = ?2 WHERE id = ?1", params![id, is_suspended])?;
     touch(change, id)?;
-    if !is_suspended {
-        tell_account(change, account);
-    }
     let after = get(&change.transaction, account, id, change.now_ms)?;
     let action = if is_suspended { "key.suspend" } else { "key.resume" };
     change.audit(Some(account), action, id, &json!({"before": before, "after": after}))?;
@@ -348,13 +342,7 @@ fn add_token(
         params![token.hash.as_bytes(), key, token.hint, change.now_ms, token.sealed],
     )?;
     change.touched.push((account.profile.clone(), token.hash.as_bytes().to_vec()));
-    tell_account(change, &account.id);
     Ok(())
-}
-
-/// Notes that filters may not know an account yet, or no longer: a token of it becomes usable.
-fn tell_account(change: &mut Change<'_>, account: &str) {
-    change.touched_accounts.push(account.to_owned());
 }
 
 fn check_replaceable(change: &Change<'_>, account: &str, id: &str) -> Result<(), StoreError> {

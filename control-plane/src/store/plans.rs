@@ -57,7 +57,8 @@ pub(crate) fn put(change: &mut Change<'_>, plan: &Plan) -> Result<bool, StoreErr
            name = excluded.name, limits = excluded.limits, max_user_keys = excluded.max_user_keys",
         params![plan.id, plan.name, to_json(&plan.limits)?, plan.max_user_keys],
     )?;
-    if before.as_ref().is_some_and(|before| before.limits != plan.limits) {
+    // A new one may be the default of a profile, whose limits hold for clients without a token.
+    if before.as_ref().is_none_or(|before| before.limits != plan.limits) {
         change.touched_plans.push(plan.id.clone());
     }
     let is_new = before.is_none();
@@ -79,6 +80,7 @@ pub(crate) fn delete(change: &mut Change<'_>, id: &str) -> Result<(), StoreError
         )));
     }
     change.transaction.execute("DELETE FROM plans WHERE id = ?1", [id])?;
+    change.touched_plans.push(id.to_owned());
     change.audit(None, "plan.delete", id, &json!({"before": before}))
 }
 

@@ -30,7 +30,14 @@ pub(crate) fn list(
 
 /// Returns all resources of an account.
 pub(super) fn all(connection: &Connection, account: &str) -> Result<Arc<[Resource]>, StoreError> {
-    Ok(list(connection, account, &Page::everything())?.into())
+    let mut statement = connection
+        .prepare_cached("SELECT name, relations FROM resources WHERE account = ?1 ORDER BY name")?;
+    let mut rows = statement.query([account])?;
+    let mut resources = Vec::new();
+    while let Some(row) = rows.next()? {
+        resources.push(read(row, 0)?);
+    }
+    Ok(resources.into())
 }
 
 /// Reads a name and relations, from a column on.
@@ -151,5 +158,5 @@ fn naming_key(
 /// Most resources of an account: ten times those of the reference customers' largest.
 const MAX_RESOURCES: i64 = 2_000;
 
-/// Most bytes of an account's resources, which every worker holds and each change of one sends.
+/// Most bytes of an account's resources, which every proxy holds and each change of one sends.
 const MAX_RESOURCE_BYTES: i64 = 512 << 10;

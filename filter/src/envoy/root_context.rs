@@ -42,7 +42,7 @@ struct Active {
 struct Link {
     /// Token of the call that is under way.
     call: Option<u32>,
-    /// Number of the attempt that it is, where attempts are counted.
+    /// Number of the attempt that it is.
     attempt: u64,
     /// Whether the last one failed, so that an outage is logged once.
     is_degraded: bool,
@@ -143,10 +143,11 @@ impl Root {
         };
         let now_ms = host::now().steady_ms();
         let standing = active.source.standing();
-        let Some(poll) = active.source.poller.borrow_mut().poll(now_ms, &standing) else {
+        let Some(attempt) = active.source.poller.borrow_mut().poll(now_ms, &standing) else {
             return;
         };
-        let path = poll.path_and_query();
+        self.poll.attempt = attempt.number;
+        let path = attempt.poll.path_and_query();
         match control_plane.call(&path, None, poller::CALL_TIMEOUT_MS) {
             Ok(token) => self.poll.call = Some(token),
             Err(status) => {
@@ -170,8 +171,13 @@ impl Root {
             return;
         };
         let source = Rc::clone(&active.source);
-        // The one that leads now asks by itself.
-        if !source.attend() {
+        // One that leads no more leaves it to the one that does; an answer to a poll that was given up, or
+        // that another context has made anew, is not waited for.
+        let leads = source.attend();
+        if !leads {
+            source.poller.borrow_mut().abandon();
+        }
+        if !source.poller.borrow().is_under_way(self.poll.attempt) {
             return;
         }
         let now_ms = host::now().steady_ms();

@@ -11,8 +11,8 @@ pub(super) struct HostData;
 impl SharedData for HostData {
     fn get(&self, name: &str) -> Option<(Vec<u8>, Write)> {
         match hostcalls::get_shared_data(name) {
-            Ok((Some(value), Some(write))) => Some((value, Write(write))),
-            Ok(_) | Err(_) => None,
+            Ok((value, Some(write))) => Some((value.unwrap_or_default(), Write(write))),
+            Ok((_, None)) | Err(_) => None,
         }
     }
 

@@ -73,7 +73,8 @@ impl Source {
         let me = Member {
             vm: self.vm,
             queue,
-            serves: self.serves.get(),
+            // What is being taken in would be for nothing if another took over.
+            serves: self.serves.get() && !self.poller.borrow().is_taking_in(),
             applied: self.replica.borrow().as_ref().map(Replica::revision),
             seen_at_ms: host::now().steady_ms(),
         };
@@ -82,19 +83,22 @@ impl Source {
             roster.report(me).then(|| roster.write())
         });
         let roster = Roster::parse(&present.unwrap_or_default());
-        let leads = roster.is_led_by(self.vm);
-        let led = self.roster.replace(roster).is_led_by(self.vm);
-        if leads && !led {
-            self.poller.borrow_mut().start_over();
+        let term = roster.term_of(self.vm);
+        let before = self.roster.replace(roster).term_of(self.vm);
+        if let Some(term) = term
+            && before != Some(term)
+        {
+            self.poller.borrow_mut().start_over(term);
         }
-        leads
+        term.is_some()
     }
 
     /// Returns what there is to say of the VMs.
     pub(super) fn standing(&self) -> Standing {
         let roster = self.roster.borrow();
         let workers = roster.members().iter().map(|member| worker(member.vm)).collect();
-        Standing { workers, applied: roster.applied() }
+        let in_use = self.replica.borrow().as_ref().map(Replica::revision);
+        Standing { workers, applied: roster.applied(in_use) }
     }
 
     /// Wakes all VMs but this one.

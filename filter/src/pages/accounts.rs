@@ -1,4 +1,5 @@
-//! A page of accounts, by id, with their limits and resources.
+//! A page of accounts, by id, with their limits and resources; before them the term in which it was
+//! written.
 
 use std::collections::BTreeMap;
 
@@ -21,7 +22,7 @@ pub struct Entry<'a> {
 /// [`Unreadable`] if the bytes are no page.
 pub fn read(bytes: &[u8]) -> Result<BTreeMap<&str, Entry<'_>>, Unreadable> {
     let mut reader = Reader(bytes);
-    let count = reader.varint()?;
+    let (_term, count) = (reader.u32()?, reader.varint()?);
     let mut accounts = BTreeMap::new();
     for _ in 0..count {
         let id = reader.text()?;
@@ -38,7 +39,8 @@ pub fn read(bytes: &[u8]) -> Result<BTreeMap<&str, Entry<'_>>, Unreadable> {
 /// [`Unreadable`] if the bytes are no page.
 pub fn find<'a>(bytes: &'a [u8], id: &str) -> Result<Option<Entry<'a>>, Unreadable> {
     let mut reader = Reader(bytes);
-    for _ in 0..reader.varint()? {
+    let (_term, count) = (reader.u32()?, reader.varint()?);
+    for _ in 0..count {
         let found = reader.text()?;
         let entry = Entry { limits: reader.bytes()?, resources: reader.bytes()? };
         if found == id {
@@ -48,10 +50,10 @@ pub fn find<'a>(bytes: &'a [u8], id: &str) -> Result<Option<Entry<'a>>, Unreadab
     Ok(None)
 }
 
-/// Returns the bytes of a page.
+/// Returns the bytes of a page that is written in a leader's term.
 #[must_use]
-pub fn write(accounts: &BTreeMap<&str, Entry<'_>>) -> Vec<u8> {
-    let mut page = Vec::new();
+pub fn write(term: u32, accounts: &BTreeMap<&str, Entry<'_>>) -> Vec<u8> {
+    let mut page = term.to_le_bytes().to_vec();
     put_varint(&mut page, as_u64(accounts.len()));
     for (id, entry) in accounts {
         for part in [id.as_bytes(), entry.limits, entry.resources] {
@@ -76,7 +78,8 @@ mod tests {
                 .iter()
                 .map(|(id, (limits, resources))| (id.as_str(), Entry { limits, resources }))
                 .collect();
-            let page = write(&accounts);
+            let page = write(7, &accounts);
+            prop_assert_eq!(crate::pages::term_of(&page), Ok(7));
             for (id, entry) in &accounts {
                 prop_assert_eq!(find(&page, id), Ok(Some(*entry)));
             }

@@ -1,6 +1,6 @@
 //! A page of tokens: sorted by hash, what several have in common once.
 //!
-//! The version of the page, the numbers of tokens and texts and the length of all records come first;
+//! The term in which it was written, the numbers of tokens and texts and the length of all records come first;
 //! then the hashes, where each record starts, where each text starts and ends, the records, the texts.
 
 use std::collections::BTreeMap;
@@ -49,7 +49,7 @@ impl<'a> Page<'a> {
     /// [`Unreadable`] if they are none.
     pub fn parse(bytes: &'a [u8]) -> Result<Self, Unreadable> {
         let mut reader = Reader(bytes);
-        let [_version, count, texts, record_bytes] =
+        let [_term, count, texts, record_bytes] =
             [reader.u32()?, reader.u32()?, reader.u32()?, reader.u32()?];
         let [count, texts, record_bytes] = [count, texts, record_bytes].map(usize_of);
         let hashes = reader.take(count.checked_mul(KeyHash::BYTES).ok_or(Unreadable)?)?;
@@ -121,9 +121,9 @@ impl<'a> Page<'a> {
     }
 }
 
-/// Returns the bytes of a page of some version.
+/// Returns the bytes of a page that is written in a leader's term.
 #[must_use]
-pub fn write(version: u32, entries: &BTreeMap<KeyHash, Entry<'_>>) -> Vec<u8> {
+pub fn write(term: u32, entries: &BTreeMap<KeyHash, Entry<'_>>) -> Vec<u8> {
     let mut texts = Texts::default();
     let mut starts = Vec::with_capacity(entries.len() * 4);
     let mut records = Vec::with_capacity(entries.len() * RECORD_BYTES);
@@ -143,7 +143,7 @@ pub fn write(version: u32, entries: &BTreeMap<KeyHash, Entry<'_>>) -> Vec<u8> {
     }
     let tokens_bytes = entries.len() * KeyHash::BYTES + starts.len() + records.len();
     let mut page = Vec::with_capacity(16 + tokens_bytes + texts.ends.len() + texts.bytes.len());
-    page.extend_from_slice(&version.to_le_bytes());
+    page.extend_from_slice(&term.to_le_bytes());
     put_len(&mut page, entries.len());
     put_len(&mut page, texts.ends.len() / 4);
     put_len(&mut page, records.len());

@@ -36,8 +36,8 @@ pub enum UpdateError {
     /// A network that is no CIDR.
     #[error("`{0}` is no network")]
     Network(String),
-    /// A page of a snapshot where none is taken in.
-    #[error("a page of a snapshot came where none was asked for")]
+    /// A page of a snapshot where none is taken in, or an update before the one before is in.
+    #[error("an update came where none was asked for")]
     Unexpected,
     /// Something that cannot be written as JSON.
     #[error("a set cannot be written")]
@@ -190,9 +190,12 @@ impl Edits {
 }
 
 impl AccountEdits {
-    /// Returns the page after the changes; none if nothing changes.
-    pub(super) fn apply<'a>(&'a self, known: &BTreeMap<&'a str, Account<'a>>) -> Option<Vec<u8>> {
-        let mut after = known.clone();
+    /// Returns the page after the changes, as written in a leader's term.
+    pub(super) fn apply<'a>(
+        &'a self,
+        term: u32,
+        mut after: BTreeMap<&'a str, Account<'a>>,
+    ) -> Vec<u8> {
         for (id, edit) in &self.0 {
             let Some(edit) = edit else {
                 after.remove(id.as_str());
@@ -207,15 +210,15 @@ impl AccountEdits {
                 account.resources = resources;
             }
         }
-        (after != *known).then(|| accounts::write(&after))
+        accounts::write(term, &after)
     }
 }
 
 impl TokenEdits {
-    /// Returns the page of a version after the changes.
+    /// Returns the page after the changes, as written in a leader's term.
     pub(super) fn apply<'a>(
         &'a self,
-        version: u32,
+        term: u32,
         mut entries: BTreeMap<KeyHash, Entry<'a>>,
     ) -> Vec<u8> {
         for (hash, token) in &self.0 {
@@ -224,7 +227,7 @@ impl TokenEdits {
                 None => entries.remove(hash),
             };
         }
-        tokens::write(version, &entries)
+        tokens::write(term, &entries)
     }
 }
 
