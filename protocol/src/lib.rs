@@ -9,7 +9,7 @@
 //!
 //! Messages are append-only: a field is never renamed or given another meaning, a new field has a
 //! default, and a reader ignores fields that it does not know. So a filter and a control plane one
-//! release apart understand each other in both directions.
+//! release apart understand each other in both directions, from the first release on.
 
 pub mod lease;
 pub mod limit;

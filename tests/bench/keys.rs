@@ -64,6 +64,9 @@ impl Scale {
         self.copy_accounts(&transaction)?;
         self.copy_keys(&transaction, &templates)?;
         transaction.commit()?;
+        drop(store);
+        // Else the first commit that is measured would wait for all of this to be on the disk.
+        std::fs::File::open(data.join("latchkey.db"))?.sync_all()?;
         Ok(Dataset { scale: self, data, used_up })
     }
 

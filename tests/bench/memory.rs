@@ -103,7 +103,7 @@ async fn start_envoy(
     envoy
 }
 
-/// Waits until every worker holds all keys; and the main thread's VM, which polls too.
+/// Waits until every worker has all keys; and the main thread's VM, which counts as one.
 ///
 /// # Errors
 ///

@@ -201,7 +201,7 @@ impl Stack {
     }
 }
 
-/// Returns how many Wasm VMs poll: for each gateway one per worker, and one on the main thread.
+/// Returns how many Wasm VMs there are: for each gateway one per worker, and one on the main thread.
 fn workers(options: &EnvoyOptions) -> anyhow::Result<u64> {
     Ok(u64::try_from(options.gateways.len())? * (u64::from(options.workers) + 1))
 }
