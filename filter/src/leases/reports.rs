@@ -89,7 +89,7 @@ impl Reports {
         }
         call.reports = self.leases.drain(..self.leases.len().min(MAX_ENTRIES)).collect();
         let mut rights = 0;
-        while call.usage.len() < MAX_ENTRIES
+        while call.usage.len() < MAX_USAGE
             && rights < MAX_RIGHTS
             && let Some((_, usage)) = self.usage.pop_first()
         {
@@ -121,6 +121,10 @@ fn credit_entry(due: &Due, at_ms: u64) -> (Subject, u64) {
 
 /// Most entries of one kind that wait to be reported, so that an outage does not fill the memory.
 const MAX_REMEMBERED: usize = 100_000;
+
+/// Keys whose usage a call tells of at most, a part of what it may: the leases that it asks for wait until
+/// all of that is written, at random places of a large store. The next call follows at once.
+const MAX_USAGE: usize = 250;
 
 /// Rights past which no more usage is added to a call: about 500 kB, a quarter of what the control plane
 /// takes at once.
