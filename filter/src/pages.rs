@@ -43,6 +43,11 @@ pub fn term_of(page: &[u8]) -> Result<u32, Unreadable> {
     Reader(page).u32()
 }
 
+/// Returns a number as an index: one that is past every end where it does not fit.
+pub(crate) fn usize_of(number: u32) -> usize {
+    usize::try_from(number).unwrap_or(usize::MAX)
+}
+
 /// A page or index that is not as this code writes it.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, thiserror::Error)]
 #[error("a page in shared data is not readable")]

@@ -27,9 +27,10 @@ pub(crate) async fn poll(
 ) -> Result<Response, ApiError> {
     let profile = app.profile(&poll.profile)?;
     check_names(&poll.instance, &poll.worker)?;
+    let workers = Workers::of(&poll)?;
     match poll.after {
-        Some(after) => delta(&app, &poll, profile, after).await,
-        None => snapshot(&app, &poll, profile).await,
+        Some(after) => delta(&app, &poll, &workers, profile, after).await,
+        None => snapshot(&app, &poll, &workers, profile).await,
     }
 }
 
@@ -47,12 +48,12 @@ pub(super) fn check_names(instance: &str, worker: &str) -> Result<(), ApiError> 
 async fn delta(
     app: &App,
     poll: &Poll,
+    workers: &Workers,
     profile: &Arc<Profile>,
     after: Revision,
 ) -> Result<Response, ApiError> {
     let mut revision = app.store.watch_revision();
     let mut stopping = app.stopping.clone();
-    let workers = Workers::of(poll)?;
     let recalled = app.recalls.watch(&workers.holders);
     let deadline =
         tokio::time::Instant::now() + Duration::from_millis(poll.wait_ms.min(MAX_WAIT_MS));
@@ -68,9 +69,9 @@ async fn delta(
         revision.mark_unchanged();
         let delta = app.deltas.after(&app.store, profile, after).await?;
         if let Delta::Gap = delta {
-            return snapshot(app, poll, profile).await;
+            return snapshot(app, poll, workers, profile).await;
         }
-        let note = || app.proxies.note(poll, &workers, applied, Instant::now());
+        let note = || app.proxies.note(poll, workers, applied, Instant::now());
         let replaced = &**noted.get_or_insert_with(note);
         if let Delta::Some(body) = delta {
             app.metrics.deltas.inc();
@@ -151,10 +152,14 @@ async fn of_this_history(
 }
 
 /// Answers with a page of a snapshot: the one that the poll asks for, else the first.
-async fn snapshot(app: &App, poll: &Poll, profile: &Arc<Profile>) -> Result<Response, ApiError> {
-    let workers = Workers::of(poll)?;
+async fn snapshot(
+    app: &App,
+    poll: &Poll,
+    workers: &Workers,
+    profile: &Arc<Profile>,
+) -> Result<Response, ApiError> {
     let applied = of_this_history(app, workers.applied).await?;
-    app.proxies.note(poll, &workers, applied, Instant::now());
+    app.proxies.note(poll, workers, applied, Instant::now());
     let first = || Cursor::Accounts(String::new());
     let (cursor, freshness) = match (&poll.cursor, poll.snapshot) {
         (Some(cursor), Some(snapshot)) => {

@@ -7,8 +7,8 @@ use std::collections::BTreeMap;
 
 use latchkey_protocol::{KeyHash, KeyKind};
 
-use super::Unreadable;
 use super::bytes::{Reader, as_u64, put_bytes, put_len, put_varint};
+use super::{Unreadable, usize_of};
 
 /// A page, read where it lies.
 #[derive(Clone, Copy, Debug)]
@@ -181,10 +181,6 @@ impl<'a> Texts<'a> {
 
 fn number(numbers: &[[u8; 4]], index: usize) -> Result<usize, Unreadable> {
     numbers.get(index).map(|bytes| usize_of(u32::from_le_bytes(*bytes))).ok_or(Unreadable)
-}
-
-fn usize_of(number: u32) -> usize {
-    usize::try_from(number).unwrap_or(usize::MAX)
 }
 
 /// Bits of the first byte of a record.

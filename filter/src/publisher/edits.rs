@@ -9,7 +9,7 @@ use serde::Serialize;
 
 use crate::pages::accounts::Entry as Account;
 use crate::pages::tokens::{self, Entry};
-use crate::pages::{accounts, page_of, page_of_account};
+use crate::pages::{accounts, page_of, page_of_account, usize_of};
 
 /// Why an update was not applied; what is known is as it was before.
 #[derive(Clone, Debug, PartialEq, Eq, thiserror::Error)]
@@ -258,10 +258,6 @@ fn json<T: Serialize + ?Sized>(value: &T) -> Result<Rc<[u8]>, UpdateError> {
 
 fn entry<T: Clone>(table: &'static str, entries: &[T], index: u32) -> Result<T, UpdateError> {
     entries.get(usize_of(index)).cloned().ok_or(UpdateError::Index { table, index })
-}
-
-fn usize_of(index: u32) -> usize {
-    usize::try_from(index).unwrap_or(usize::MAX)
 }
 
 fn held_text(held: Option<&Revision>) -> String {
