@@ -9,6 +9,8 @@
 # WASM_TOOLCHAIN=rustup or =debian allows only that one.
 set -euo pipefail
 cd "$(dirname "$0")/.."
+# shellcheck source=.ci/lock
+. .ci/lock
 
 target=wasm32-unknown-unknown
 tools="$PWD/.tools"
@@ -19,42 +21,45 @@ has_target() {
   compgen -G "$(rustc --print target-libdir --target "$target")/libstd-*.rlib" >/dev/null
 }
 
-add_target() {
-  command -v rustup >/dev/null || return 1
+# With rustup a target's files appear one after another, so that to look for them, too, takes the lock.
+# Functions whose body is in round brackets are shells of their own: the lock ends with them.
+find_target() (
+  if ! command -v rustup >/dev/null; then
+    has_target
+    exit
+  fi
+  lock "$tools/.wasm.lock" || exit 1
+  if has_target; then exit; fi
   echo "filter: adding $target with rustup" >&2
   timeout 300 rustup target add "$target" >&2
-}
-
-as_root() {
-  if [ "$(id -u)" = 0 ]; then "$@"; else sudo -n "$@"; fi
-}
+)
 
 # Debian's rustc-web comes with the source of its standard library, which is built once into a
 # sysroot of the project's own; -Cembed-bitcode is what link-time optimization needs of it.
-make_debian_sysroot() {
-  command -v apt-get >/dev/null || return 1
-  if ! [ -d /usr/lib/rustlib/src/rust/library ] && ! [ -d "$(/usr/bin/rustc --print sysroot 2>/dev/null)/lib/rustlib/src" ]; then
-    echo "filter: installing Debian's Rust compiler and its source" >&2
-    as_root apt-get update -qq >&2 || return 1
-    as_root env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends \
-      rustc-web rust-web-src cargo-web rust-web-clippy >&2 || return 1
-  fi
+find_debian_sysroot() (
+  lock "$tools/.wasm.lock" || exit 1
+  if [ -f "$sysroot/version" ] && [ "$(/usr/bin/rustc --version)" = "$(cat "$sysroot/version")" ]; then exit; fi
+  command -v apt-get >/dev/null || exit 1
+  # shellcheck disable=SC2016  # the shell that checks expands it
+  .ci/apt '[ -d /usr/lib/rustlib/src/rust/library ] || [ -d "$(/usr/bin/rustc --print sysroot)/lib/rustlib/src" ]' \
+    rustc-web rust-web-src cargo-web rust-web-clippy || exit 1
   echo "filter: building the standard library for $target, once" >&2
-  local work
+  new="$tools/.wasm-sysroot.new"
   work="$(mktemp -d)"
-  mkdir -p "$work/src" "$sysroot/lib/rustlib/$target/lib"
+  trap 'rm -rf "$work"' EXIT
+  rm -rf "$new"
+  mkdir -p "$work/src" "$new/lib/rustlib/$target/lib"
   printf '[package]\nname = "std-for-wasm"\nversion = "0.0.0"\nedition = "2021"\n[workspace]\n' >"$work/Cargo.toml"
   printf '#![no_std]\n' >"$work/src/lib.rs"
-  if ! (cd "$work" && PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
+  (cd "$work" && PATH="/usr/bin:$PATH" RUSTC=/usr/bin/rustc RUSTC_BOOTSTRAP=1 RUSTFLAGS=-Cembed-bitcode=yes \
     CARGO_TARGET_DIR="$work/target" /usr/bin/cargo build --quiet --release --target "$target" \
-    -Zbuild-std=std,panic_abort >&2) \
-    || ! cp "$work/target/$target/release/deps/"*.rlib "$sysroot/lib/rustlib/$target/lib/"; then
-    rm -rf "$work"
-    return 1
-  fi
-  rm -rf "$work"
-  /usr/bin/rustc --version >"$sysroot/version"
-}
+    -Zbuild-std=std,panic_abort >&2 9>&-) || exit 1
+  cp "$work/target/$target/release/deps/"*.rlib "$new/lib/rustlib/$target/lib/" || exit 1
+  /usr/bin/rustc --version >"$new/version" || exit 1
+  # The version first: without it, what is left of a sysroot is not used.
+  rm -rf "$sysroot/version" "$sysroot" "$tools/wasm-target"
+  mv "$new" "$sysroot"
+)
 
 # The module's exports are chosen by link.sh, which calls the linker found here: the one that comes with
 # rustup's compiler, which links for other compilers as well, else the one of a compiler's own LLVM.
@@ -63,7 +68,7 @@ find_linker() {
   if [ -z "$WASM_LINKER" ]; then
     WASM_LINKER="wasm-ld-$("$1" --version --verbose | sed -n 's/^LLVM version: \([0-9]*\).*/\1/p')"
     if ! command -v "$WASM_LINKER" >/dev/null \
-      && ! { command -v apt-get >/dev/null && as_root apt-get install -y -qq --no-install-recommends "lld-${WASM_LINKER##*-}" >&2; }; then
+      && ! .ci/apt "command -v $WASM_LINKER" "lld-${WASM_LINKER##*-}"; then
       echo "filter: no linker for wasm: install $WASM_LINKER (Debian: the package lld-${WASM_LINKER##*-})" >&2
       return 1
     fi
@@ -72,16 +77,13 @@ find_linker() {
 }
 
 use_debian() {
-  if ! [ -f "$sysroot/version" ] || [ "$(/usr/bin/rustc --version)" != "$(cat "$sysroot/version")" ]; then
-    rm -rf "$sysroot" "$tools/wasm-target"
-    make_debian_sysroot || return 1
-  fi
+  find_debian_sysroot || return 1
   find_linker /usr/bin/rustc || return 1
   export RUSTC=/usr/bin/rustc CARGO_TARGET_DIR="$tools/wasm-target"
   export CARGO_TARGET_WASM32_UNKNOWN_UNKNOWN_RUSTFLAGS="--sysroot=$sysroot"
 }
 
-if [ "$wanted" != debian ] && { has_target || add_target; } && find_linker rustc; then
+if [ "$wanted" != debian ] && find_target && find_linker rustc; then
   toolchain=rustup
 elif [ "$wanted" != rustup ] && use_debian; then
   toolchain=debian

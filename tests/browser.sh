@@ -6,22 +6,16 @@
 set -euo pipefail
 cd "$(dirname "$0")/.."
 
-driver="${CHROMEDRIVER:-$(command -v chromedriver || true)}"
+driver="${CHROMEDRIVER:-}"
 if [ -z "$driver" ]; then
-  echo "browser: installing chromium and chromium-driver" >&2
-  sudo=
-  [ "$(id -u)" = 0 ] || sudo="sudo -n"
-  if ! { $sudo apt-get update -qq && $sudo env DEBIAN_FRONTEND=noninteractive apt-get install -y -qq --no-install-recommends chromium chromium-driver; } >&2; then
+  if ! .ci/apt 'command -v chromedriver' chromium chromium-driver || ! driver="$(command -v chromedriver)"; then
     echo "browser: install Chromium with its driver (Debian: apt-get install chromium chromium-driver), then try again" >&2
     exit 1
   fi
-  driver="$(command -v chromedriver)"
 fi
-echo "$driver"
 
 venv="$PWD/.tools/axe"
-if ! [ -f "$venv/complete" ]; then
-  .ci/venv "$venv" --no-deps axe-playwright-python==0.1.8
-  touch "$venv/complete"
-fi
-find "$venv" -name axe.min.js | head -n 1
+.ci/venv "$venv" --no-deps axe-playwright-python==0.1.8
+axe="$(find "$venv" -name axe.min.js | head -n 1)"
+[ -n "$axe" ] || { echo "browser: the package axe-playwright-python holds no axe.min.js" >&2; exit 1; }
+printf '%s\n' "$driver" "$axe"

@@ -91,6 +91,8 @@ pub struct Leases {
     addresses: usize,
     /// Subjects that may need a lease.
     wishes: BTreeSet<Subject>,
+    /// The address for which a lease was asked last.
+    last_address: Option<Subject>,
     reports: Reports,
     /// When leases were last looked through for those that are over.
     swept_at_ms: u64,
@@ -112,6 +114,7 @@ impl Leases {
             pools: BTreeMap::new(),
             addresses: 0,
             wishes: BTreeSet::new(),
+            last_address: None,
             reports: Reports::default(),
             swept_at_ms: 0,
             first_end_ms: u64::MAX,
@@ -166,19 +169,44 @@ impl Leases {
 
     /// Reports whether a call that found no lease, and waits, is worth charging again; where it is not,
     /// it waits on for all that keeps it.
-    pub fn has_news(&mut self, dues: &[Due], now: Moment) -> bool {
+    ///
+    /// `taken` says how many calls others that wait will take of each subject's leases; this one is
+    /// added where it is worth it.
+    pub fn has_news(
+        &mut self,
+        dues: &[Due],
+        now: Moment,
+        taken: &mut BTreeMap<Subject, u64>,
+    ) -> bool {
         let mut missing = Vec::with_capacity(dues.len());
         for due in dues {
-            match self.pools.get(&due.subject).map(|pool| pool.look(&self.clock, now)) {
-                Some(Look::Lease(_)) => {}
-                Some(Look::Contested | Look::Nothing) => missing.push(&due.subject),
-                Some(Look::Refused) | None => return true,
+            let pool = self.pools.get(&due.subject);
+            match pool.map(|pool| (pool.look(&self.clock, now), pool)) {
+                Some((Look::Lease(_), pool)) => {
+                    let others = taken.get(&due.subject).copied().unwrap_or_default();
+                    if pool.left(&self.clock, now) <= others {
+                        missing.push(&due.subject);
+                    }
+                }
+                Some((Look::Contested | Look::Nothing, _)) => missing.push(&due.subject),
+                Some((Look::Refused, _)) | None => return true,
             }
         }
         for subject in &missing {
             self.wish(subject, now, true);
         }
-        missing.is_empty()
+        if !missing.is_empty() {
+            return false;
+        }
+        for due in dues {
+            match taken.get_mut(&due.subject) {
+                Some(count) => *count += 1,
+                None => {
+                    taken.insert(due.subject.clone(), 1);
+                }
+            }
+        }
+        true
     }
 
     /// Returns why a call that found no lease is refused, where the control plane has said it.
@@ -251,8 +279,10 @@ impl Leases {
         self.answers
     }
 
-    /// Returns the call to make now, if one is due.
+    /// Returns the call to make now, if one is due. The thread asks with each tick, and whenever it has
+    /// taken in something.
     pub fn call(&mut self, now: Moment) -> Option<Attempt> {
+        self.exchange.look(now.steady_ms());
         self.sweep(now);
         if !self.exchange.is_free(now.steady_ms()) {
             return None;
@@ -448,6 +478,20 @@ impl Leases {
         }
     }
 
+    /// Returns addresses in the order in which it is their turn: those after the last one that was asked
+    /// for come first.
+    fn in_turn(&self, addresses: BTreeSet<Subject>) -> impl Iterator<Item = Subject> + use<> {
+        let mut first = addresses;
+        let second = match &self.last_address {
+            Some(last) => {
+                let after = first.split_off(last);
+                std::mem::replace(&mut first, after)
+            }
+            None => BTreeSet::new(),
+        };
+        first.into_iter().chain(second)
+    }
+
     /// Returns a call with all that is to be said, if it is time to say something.
     fn next_call(&mut self, now: Moment) -> Option<LeaseCall> {
         let now_ms = now.steady_ms();
@@ -456,8 +500,12 @@ impl Leases {
             worker: self.worker.clone(),
             ..LeaseCall::default()
         };
-        let mut later = BTreeSet::new();
-        for subject in std::mem::take(&mut self.wishes) {
+        let (mut later, mut asked_addresses) = (BTreeSet::new(), 0);
+        // Those of accounts go first, and as few addresses with them as keep the answer short: a crowd
+        // without tokens keeps nobody else waiting.
+        let (addresses, others): (BTreeSet<Subject>, BTreeSet<Subject>) =
+            std::mem::take(&mut self.wishes).into_iter().partition(is_address);
+        for subject in others.into_iter().chain(self.in_turn(addresses)) {
             let Some(pool) = self.pools.get_mut(&subject) else {
                 continue;
             };
@@ -466,7 +514,8 @@ impl Leases {
                 pool.is_wanted = false;
                 continue;
             }
-            let is_late = is_address(&subject) && call.requests.len() >= MAX_ADDRESSES_PER_CALL;
+            let is_of_address = is_address(&subject);
+            let is_late = is_of_address && asked_addresses >= MAX_ADDRESSES_PER_CALL;
             if now_ms < pool.ask_at_ms || is_late || call.requests.len() >= MAX_ENTRIES {
                 later.insert(subject);
                 continue;
@@ -480,6 +529,10 @@ impl Leases {
             pool.is_wanted = false;
             let amount = pool.wanted(&self.clock, now, at_ms.is_some());
             let waiting = pool.waiting;
+            if is_of_address {
+                asked_addresses += 1;
+                self.last_address = Some(subject.clone());
+            }
             call.requests.push(LeaseRequest { subject, amount, waiting, at_ms });
         }
         self.wishes = later;
@@ -518,9 +571,13 @@ fn is_address(subject: &Subject) -> bool {
     }
 }
 
-/// Longest time that a request waits for a lease, in milliseconds: with the tick that ends it, below
-/// the promised 250.
+/// Longest time that a request waits for a control plane that does not answer, in milliseconds: with the
+/// tick that ends it, below the promised 250.
 pub const MAX_WAIT_MS: u64 = 190;
+
+/// Longest time that a request waits for a lease while the control plane answers, in milliseconds: in a
+/// crowd it may take more than one answer until it is its turn.
+pub const MAX_CROWDED_WAIT_MS: u64 = 1_000;
 
 /// How long what was spent may wait for a call that reports it.
 const REPORT_MS: u64 = 1_000;
@@ -539,8 +596,9 @@ const MIN_SWEEP_MS: u64 = 40;
 const MAX_ADDRESSES: usize = 20_000;
 const CROWDED_MS: u64 = 1_000;
 
-/// Most addresses that a call asks for, so that those of accounts are answered soon.
-const MAX_ADDRESSES_PER_CALL: usize = 200;
+/// Most addresses that a call asks for: some milliseconds of the control plane's time, for which accounts
+/// that ask meanwhile have to wait.
+const MAX_ADDRESSES_PER_CALL: usize = 64;
 
 #[cfg(test)]
 mod tests;

@@ -22,6 +22,7 @@ pub mod answer;
 pub mod authorize;
 pub mod backoff;
 pub mod config;
+pub mod crowd;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
 pub mod leases;

@@ -5,6 +5,7 @@ use std::path::{Path, PathBuf};
 use std::process::{ExitStatus, Stdio};
 
 use anyhow::{Context, bail};
+use nix::sys::signal::Signal;
 use serde_json::{Value, json};
 
 use crate::http::{self, Response};
@@ -110,6 +111,16 @@ impl ControlPlane {
     /// If it does not run.
     pub fn process_id(&self) -> anyhow::Result<u32> {
         Ok(self.process.as_ref().context("the control plane does not run")?.id())
+    }
+
+    /// Stops the program where it is, as a machine that hangs would, or lets it go on.
+    ///
+    /// # Errors
+    ///
+    /// If the system refuses.
+    pub fn freeze(&self, is_frozen: bool) -> anyhow::Result<()> {
+        let process = self.process.as_ref().context("the control plane does not run")?;
+        process.signal(if is_frozen { Signal::SIGSTOP } else { Signal::SIGCONT })
     }
 
     /// Ends the program at once, as a crash would.

@@ -6,6 +6,7 @@
 
 pub mod browser;
 pub mod control_plane;
+pub mod crowd;
 pub mod envoy;
 pub mod http;
 pub mod load;

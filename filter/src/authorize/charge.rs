@@ -103,10 +103,12 @@ pub fn charge(
             Charged::NoLease => {
                 match (leases.known_refusal(&judgement.dues, now), when_unreachable) {
                     (Some(reached), _) => judgement.outcome = Err(rejection(reached)),
-                    // Only while it is away: a full waiting room is no reason to exceed a limit.
+                    // It answers, but not all that wait: that is no reason to exceed a limit.
+                    (None, _) if leases.may_wait(now) => {
+                        judgement.outcome = Err(Rejection::NoRoom);
+                    }
                     (None, WhenUnreachable::Allow)
-                        if !leases.may_wait(now)
-                            && leases.charge_on_credit(&judgement.dues, now) =>
+                        if leases.charge_on_credit(&judgement.dues, now) =>
                     {
                         done = Charge::OnCredit;
                     }

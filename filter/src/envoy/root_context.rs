@@ -103,7 +103,6 @@ impl Root {
             active.source.attend();
             active.source.wake_leader();
         }
-        self.serve_waiting();
     }
 
     /// Does what is due for all VMs of the proxy, if this one leads: a slice of the work, or a poll.
@@ -232,7 +231,7 @@ impl Root {
         }
     }
 
-    /// Takes in the answer of a call for leases, and decides the requests that waited for it.
+    /// Takes in the answer of a call for leases.
     fn on_leases(&mut self, answer: &Answer) {
         let Some(active) = &self.active else {
             return;
@@ -255,10 +254,7 @@ impl Root {
             }
         };
         match failure {
-            None => {
-                self.lease.is_degraded = false;
-                self.serve_waiting();
-            }
+            None => self.lease.is_degraded = false,
             Some(why) => self.on_lease_failure(&why),
         }
     }
@@ -284,14 +280,15 @@ impl Root {
         }
     }
 
-    /// Decides the requests that waited, now that there may be what they waited for or their time is
-    /// over.
-    fn serve_waiting(&self) {
-        let Some(active) = &self.active else {
-            return;
-        };
-        waiting::serve(&active.source, host::now());
-        let _ = hostcalls::set_effective_context(self.context_id);
+    /// Ends a callback: decides requests that waited, where there may be what they waited for or their
+    /// time is over, and makes the call for leases that is due.
+    fn go_on(&mut self) {
+        if let Some(active) = &self.active {
+            waiting::serve(&active.source, host::now());
+            let _ = hostcalls::set_effective_context(self.context_id);
+        }
+        self.call_for_leases();
+        self.adjust_tick();
     }
 }
 
@@ -340,8 +337,7 @@ impl Context for Root {
             self.lease.call = None;
             self.on_leases(&Answer::read(num_headers, body_size));
         }
-        self.call_for_leases();
-        self.adjust_tick();
+        self.go_on();
     }
 }
 
@@ -370,9 +366,7 @@ impl RootContext for Root {
         }
         self.look_for_publication();
         self.lead();
-        self.call_for_leases();
-        self.serve_waiting();
-        self.adjust_tick();
+        self.go_on();
     }
 
     fn on_queue_ready(&mut self, queue_id: u32) {
@@ -388,7 +382,7 @@ impl RootContext for Root {
         }
         self.look_for_publication();
         self.lead();
-        self.call_for_leases();
+        self.go_on();
     }
 
     fn create_http_context(&self, context_id: u32) -> Option<Box<dyn HttpContext>> {

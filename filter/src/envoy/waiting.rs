@@ -1,19 +1,34 @@
 //! Requests that wait: for the first snapshot, for their bodies, for leases.
+//!
+//! What the host is asked to do with a request, to answer it or to let it go on, it does after the
+//! callback, one within the other: each goes through the response's headers, at whose end the host
+//! does the next. Some hundreds of them fill the stack, which ends the VM. So one callback decides
+//! some dozens at most, and the VM's own queue calls for the next ones.
 
 use std::cell::RefCell;
+use std::collections::{BTreeMap, VecDeque};
 use std::rc::Rc;
 use std::sync::Arc;
 
+use latchkey_protocol::Subject;
 use proxy_wasm::hostcalls;
 
 use super::http_context::{Gateway, Progress, Verdict, decide};
 use super::source::Source;
 use crate::authorize::HeaderMap;
-use crate::leases::{Due, MAX_WAIT_MS, Moment};
+use crate::crowd::{Guest, Room, Seat};
+use crate::leases::{Due, MAX_CROWDED_WAIT_MS, Moment};
 
-/// The requests of a VM that wait, in their order.
-#[derive(Default)]
-pub(super) struct WaitingRoom(RefCell<Vec<Waiting>>);
+/// The requests of a VM that wait.
+pub(super) struct WaitingRoom {
+    /// Those for which there is nothing yet, in their order.
+    waiting: RefCell<Vec<Waiting>>,
+    /// Those to be decided, in their order.
+    due: RefCell<VecDeque<Waiting>>,
+    /// Clients that are slow with their bodies have a room of their own.
+    for_bodies: Room,
+    for_all_else: Room,
+}
 
 /// A request that waits for the first snapshot, its body, or a lease.
 pub(super) struct Waiting {
@@ -23,6 +38,10 @@ pub(super) struct Waiting {
     since_ms: u64,
     /// Length of its headers and body.
     bytes: usize,
+    /// Its place, while it has one.
+    seat: Option<Seat>,
+    /// Whether it is among those to be decided.
+    is_due: bool,
     headers: HeaderMap,
     gateway: Rc<Gateway>,
     progress: Rc<Progress>,
@@ -51,35 +70,23 @@ pub(super) enum Patience {
     NoRoom,
 }
 
-/// Decides the requests for which there may be now what they waited for, and those that waited for
-/// longer than they may.
+/// Decides requests for which there may be now what they waited for, and those that waited for
+/// longer than they may: some of them, and calls the root context again where there are more.
 ///
-/// Leaves the effective context at that of the last request.
+/// Leaves the effective context at that of the last request. One callback may call it once.
 pub(super) fn serve(source: &Source, now: Moment) {
-    let waiting = &source.waiting.0;
-    if waiting.borrow().is_empty() {
+    let room = &source.waiting;
+    if room.waiting.borrow().is_empty() && room.due.borrow().is_empty() {
         return;
     }
     // Where only the queue knows of a request any more, its client has left.
-    waiting.borrow_mut().retain(|waiting| Rc::strong_count(&waiting.progress) > 1);
-    let due: Vec<Waiting> = {
-        let is_ready = source.replica.borrow().is_some();
-        let leases = &mut *source.leases.borrow_mut();
-        let is_due = |waiting: &mut Waiting| {
-            let is_over = waiting.is_over(now);
-            match &mut waiting.awaits {
-                // Most answers are for others. To look is cheap, and to decide again is not.
-                Awaits::Lease { dues, answers } => {
-                    let is_answered = std::mem::replace(answers, leases.answers()) != *answers;
-                    is_over || !leases.may_wait(now) || (is_answered && leases.has_news(dues, now))
-                }
-                Awaits::Snapshot => is_ready || is_over,
-                Awaits::Body { .. } => is_over,
-            }
+    room.waiting.borrow_mut().retain(Waiting::has_client);
+    room.due.borrow_mut().retain(Waiting::has_client);
+    find_due(source, now);
+    for _ in 0..MAX_DECIDED {
+        let Some(waiting) = room.due.borrow_mut().pop_front() else {
+            return;
         };
-        waiting.borrow_mut().extract_if(.., is_due).collect()
-    };
-    for waiting in due {
         // The client may be gone since, and its context with it.
         if hostcalls::set_effective_context(waiting.context_id).is_err() {
             continue;
@@ -92,37 +99,90 @@ pub(super) fn serve(source: &Source, now: Moment) {
             Verdict::Replied | Verdict::Wait(_) => {}
         }
     }
+    if !room.due.borrow().is_empty()
+        && let Some(wake) = &*source.wake.borrow()
+    {
+        wake.call();
+    }
+}
+
+/// Puts those that are to be decided behind those that already are.
+fn find_due(source: &Source, now: Moment) {
+    let is_ready = source.replica.borrow().is_some();
+    let leases = &mut *source.leases.borrow_mut();
+    let is_silent = !leases.may_wait(now);
+    let due = &mut *source.waiting.due.borrow_mut();
+    // Of what is leased, those that are let through first take each one call.
+    let mut taken: BTreeMap<Subject, u64> = BTreeMap::new();
+    for waiting in due.iter() {
+        if let Awaits::Lease { dues, .. } = &waiting.awaits {
+            for due in dues {
+                *taken.entry(due.subject.clone()).or_default() += 1;
+            }
+        }
+    }
+    let mut is_due = |waiting: &mut Waiting| {
+        let is_over = waiting.is_over(now);
+        match &mut waiting.awaits {
+            // Most answers are for others. To look is cheap, and to decide again is not.
+            Awaits::Lease { dues, answers } => {
+                let is_answered = std::mem::replace(answers, leases.answers()) != *answers;
+                is_over || is_silent || (is_answered && leases.has_news(dues, now, &mut taken))
+            }
+            Awaits::Snapshot => is_ready || is_over,
+            Awaits::Body { .. } => is_over,
+        }
+    };
+    for mut waiting in source.waiting.waiting.borrow_mut().extract_if(.., |waiting| is_due(waiting))
+    {
+        waiting.is_due = true;
+        due.push_back(waiting);
+    }
 }
 
 impl WaitingRoom {
     /// Takes the request of a context out, if it waits.
     pub(super) fn take(&self, context_id: u32) -> Option<Waiting> {
-        let mut all = self.0.borrow_mut();
-        let index = all.iter().position(|waiting| waiting.context_id == context_id)?;
-        Some(all.remove(index))
+        let is_it = |waiting: &Waiting| waiting.context_id == context_id;
+        let (mut waiting, mut due) = (self.waiting.borrow_mut(), self.due.borrow_mut());
+        match waiting.iter().position(is_it) {
+            Some(index) => Some(waiting.remove(index)),
+            None => due.iter().position(is_it).and_then(|index| due.remove(index)),
+        }
     }
 
-    /// Reports whether one more request may wait for something, with so many bytes of headers and body.
-    ///
-    /// Clients that are slow with their bodies have a room of their own, and those of an account a part
-    /// of it: they keep nobody else from waiting.
-    fn has_room_for(&self, awaits: &Awaits, bytes: usize) -> bool {
-        let waiting = self.0.borrow();
-        let sum = |is_counted: &dyn Fn(&Awaits) -> bool| -> usize {
-            let counted = waiting.iter().filter(|waiting| is_counted(&waiting.awaits));
-            counted.map(|waiting| waiting.bytes).sum()
-        };
-        let is_of_body = |other: &Awaits| matches!(other, Awaits::Body { .. });
+    /// Returns a place for one that waits for something with so many bytes of headers and body; none
+    /// if there is none.
+    fn seat(&self, awaits: &Awaits, bytes: usize) -> Option<Seat> {
         match awaits {
-            Awaits::Body { .. } => {
-                let same = sum(&|other| other == awaits).saturating_add(bytes);
-                let all = sum(&is_of_body).saturating_add(bytes);
-                same <= MAX_WAITING_BYTES / 8 && all <= MAX_WAITING_BYTES
+            Awaits::Body { account } => {
+                self.for_bodies.take(Guest::Account(Arc::clone(account)), bytes)
             }
-            Awaits::Lease { .. } | Awaits::Snapshot => {
-                sum(&|other| !is_of_body(other)).saturating_add(bytes) <= MAX_WAITING_BYTES
-            }
+            Awaits::Lease { dues, .. } => self.for_all_else.take(guest(dues), bytes),
+            Awaits::Snapshot => self.for_all_else.take(Guest::Unknown, bytes),
         }
+    }
+}
+
+impl Default for WaitingRoom {
+    fn default() -> Self {
+        Self {
+            waiting: RefCell::default(),
+            due: RefCell::default(),
+            for_bodies: Room::new(MAX_WAITING, MAX_BODY_BYTES),
+            for_all_else: Room::new(MAX_WAITING, MAX_BYTES),
+        }
+    }
+}
+
+/// Returns whose request it is that is charged to these.
+fn guest(dues: &[Due]) -> Guest {
+    match dues.first().map(|due| &due.subject) {
+        Some(Subject::Account { account, .. } | Subject::Key { account, .. }) => {
+            Guest::Account(Arc::clone(account))
+        }
+        Some(Subject::Address { .. }) => Guest::Address,
+        None => Guest::Unknown,
     }
 }
 
@@ -138,40 +198,45 @@ impl Waiting {
     ) -> Self {
         let (bytes, since_ms) = (headers.0.len(), now.steady_ms());
         let gateway = Rc::clone(gateway);
-        Self { context_id, awaits, since_ms, bytes, headers, gateway, progress }
+        let (seat, is_due) = (None, false);
+        Self { context_id, awaits, since_ms, bytes, seat, is_due, headers, gateway, progress }
     }
 
     /// Lets it wait; where there is no room, it is decided at once.
     pub(super) fn begin(self, now: Moment) -> Verdict {
-        let source = &self.gateway.source;
-        if !source.waiting.has_room_for(&self.awaits, self.bytes) {
-            return self.decide(now, Patience::NoRoom);
-        }
         if matches!(self.awaits, Awaits::Lease { .. }) {
-            source.metrics.count_wait();
+            self.gateway.source.metrics.count_wait();
         }
-        self.progress.is_waiting.set(true);
-        self.wait()
+        self.wait(now)
     }
 
-    /// Takes in that its body has come, of so many bytes, and decides it if it waited for that.
+    /// Takes in that its body has come, of so many bytes, and decides it if it waited for that or is to
+    /// be decided anyway.
     pub(super) fn on_body(mut self, body_bytes: usize, now: Moment) -> Verdict {
         self.bytes += body_bytes;
-        if !self.gateway.source.waiting.has_room_for(&self.awaits, self.bytes) {
-            return self.decide(now, Patience::NoRoom);
-        }
+        self.seat = None;
         match self.awaits {
-            Awaits::Body { .. } => {
+            Awaits::Lease { .. } | Awaits::Snapshot if !self.is_due => self.wait(now),
+            Awaits::Body { .. } | Awaits::Lease { .. } | Awaits::Snapshot => {
                 let patience = self.patience(now);
                 self.decide(now, patience)
             }
-            Awaits::Lease { .. } | Awaits::Snapshot => self.wait(),
         }
     }
 
-    fn wait(self) -> Verdict {
+    /// Lets it wait for what it awaits, in the place that it has or finds.
+    fn wait(mut self, now: Moment) -> Verdict {
+        let source = &self.gateway.source;
+        if self.seat.is_none() {
+            self.seat = source.waiting.seat(&self.awaits, self.bytes);
+        }
+        if self.seat.is_none() {
+            return self.decide(now, Patience::NoRoom);
+        }
+        self.is_due = false;
+        self.progress.is_waiting.set(true);
         let (awaits, gateway) = (self.awaits.clone(), Rc::clone(&self.gateway));
-        gateway.source.waiting.0.borrow_mut().push(self);
+        gateway.source.waiting.waiting.borrow_mut().push(self);
         Verdict::Wait(awaits)
     }
 
@@ -182,12 +247,17 @@ impl Waiting {
         let Verdict::Wait(awaits) = verdict else {
             return verdict;
         };
-        self.progress.is_waiting.set(true);
         if std::mem::discriminant(&self.awaits) != std::mem::discriminant(&awaits) {
             self.since_ms = now.steady_ms();
+            self.seat = None;
         }
         self.awaits = awaits;
-        self.wait()
+        self.wait(now)
+    }
+
+    /// Reports whether its client is still there.
+    fn has_client(&self) -> bool {
+        Rc::strong_count(&self.progress) > 1
     }
 
     fn patience(&self, now: Moment) -> Patience {
@@ -198,7 +268,8 @@ impl Waiting {
     fn is_over(&self, now: Moment) -> bool {
         let most_ms = match self.awaits {
             Awaits::Body { .. } => MAX_BODY_WAIT_MS,
-            Awaits::Lease { .. } => MAX_WAIT_MS,
+            // While the control plane is silent, it is due before.
+            Awaits::Lease { .. } => MAX_CROWDED_WAIT_MS,
             Awaits::Snapshot => self.gateway.config.startup_wait_ms,
         };
         now.steady_ms() >= self.since_ms.saturating_add(most_ms)
@@ -209,6 +280,17 @@ impl Waiting {
 /// stream be idle in the configuration that ships with this.
 const MAX_BODY_WAIT_MS: u64 = 10_000;
 
-/// Most bytes of headers and bodies that may wait in a VM for bodies, and as many for anything else: its
-/// memory is never given back.
-const MAX_WAITING_BYTES: usize = 16 << 20;
+/// Most requests that one callback decides: a tenth of what was seen to fill the stack, of which
+/// other filters take a part.
+const MAX_DECIDED: usize = 32;
+
+/// Most requests that may wait in a VM for bodies, and as many for anything else: an eighth of them is
+/// a crowd of 4,000 with keys of one account.
+const MAX_WAITING: usize = 32_768;
+
+/// Most bytes of headers that may wait in a VM for anything but bodies: an eighth of them is that crowd
+/// with 1 KiB each. Its memory is never given back.
+const MAX_BYTES: usize = 32 << 20;
+
+/// Most bytes of headers and bodies that may wait in a VM for bodies.
+const MAX_BODY_BYTES: usize = 16 << 20;

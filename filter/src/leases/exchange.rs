@@ -15,16 +15,39 @@ pub(super) struct Exchange {
     state: State,
     pub(super) attempts: u64,
     backoff: Backoff,
-    /// Local time since which attempts have failed.
+    /// Since when attempts have failed, in time awake.
     failing_since_ms: Option<u64>,
+    awake: Awake,
+}
+
+/// How long this VM's thread was there to take in an answer: what comes while it is busy with a crowd
+/// of requests has to wait, and that is no silence of the control plane's.
+#[derive(Clone, Copy, Debug, Default)]
+struct Awake {
+    /// At the last look, in milliseconds.
+    ms: u64,
+    /// Local time of the last look.
+    seen_at_ms: u64,
+}
+
+impl Awake {
+    /// Returns it at a moment.
+    fn at(self, now_ms: u64) -> u64 {
+        self.ms + now_ms.saturating_sub(self.seen_at_ms).min(MAX_AWAKE_MS)
+    }
+
+    /// Takes note that the thread has come to look.
+    fn look(&mut self, now_ms: u64) {
+        *self = Self { ms: self.at(now_ms), seen_at_ms: now_ms };
+    }
 }
 
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 enum State {
     /// No attempt is under way, and none may be made before a moment.
     Idle { until_ms: u64 },
-    /// One is under way since then.
-    InFlight { attempt: u64, since: Moment },
+    /// One is under way since a moment, which was so long awake.
+    InFlight { attempt: u64, since: Moment, awake_ms: u64 },
 }
 
 impl Exchange {
@@ -36,7 +59,13 @@ impl Exchange {
             attempts: 0,
             backoff: Backoff::new(worker),
             failing_since_ms: None,
+            awake: Awake::default(),
         }
+    }
+
+    /// Takes note that the thread has come to look for what there is to do, as it does with each tick.
+    pub(super) fn look(&mut self, now_ms: u64) {
+        self.awake.look(now_ms);
     }
 
     /// Reports whether an attempt may be made; one that was never answered is given up.
@@ -65,14 +94,15 @@ impl Exchange {
     pub(super) fn attempt(&mut self, now: Moment) -> Option<Attempt> {
         let body = serde_json::to_vec(self.pending.as_ref()?).ok()?;
         self.attempts += 1;
-        self.state = State::InFlight { attempt: self.attempts, since: now };
+        let awake_ms = self.awake.at(now.steady_ms());
+        self.state = State::InFlight { attempt: self.attempts, since: now, awake_ms };
         Some(Attempt { number: self.attempts, body })
     }
 
     /// Returns when an attempt was made, if it is the one under way.
     pub(super) fn in_flight(&self, attempt: u64) -> Option<Moment> {
         match self.state {
-            State::InFlight { attempt: current, since } if current == attempt => Some(since),
+            State::InFlight { attempt: current, since, .. } if current == attempt => Some(since),
             State::InFlight { .. } | State::Idle { .. } => None,
         }
     }
@@ -96,7 +126,7 @@ impl Exchange {
 
     /// Takes in that the attempt under way failed.
     pub(super) fn fail(&mut self, now_ms: u64) {
-        self.failing_since_ms.get_or_insert(now_ms);
+        self.failing_since_ms.get_or_insert(self.awake.at(now_ms));
         self.state = State::Idle { until_ms: now_ms + self.backoff.fail() };
     }
 
@@ -121,12 +151,12 @@ impl Exchange {
     /// wait.
     pub(super) fn is_alive(&self, now_ms: u64) -> bool {
         let called_ms = match self.state {
-            State::InFlight { since, .. } => Some(since.steady_ms()),
+            State::InFlight { awake_ms, .. } => Some(awake_ms),
             State::Idle { .. } => None,
         };
         let failed_ms = self.failing_since_ms.filter(|_| self.pending.is_some());
         let silent_since_ms = [called_ms, failed_ms].into_iter().flatten().min();
-        silent_since_ms.is_none_or(|since_ms| now_ms < since_ms + MAX_WAIT_MS)
+        silent_since_ms.is_none_or(|since_ms| self.awake.at(now_ms) < since_ms + MAX_WAIT_MS)
     }
 }
 
@@ -136,3 +166,6 @@ pub const CALL_TIMEOUT_MS: u64 = 2_000;
 /// How long after its time-out a call counts as lost: Envoy drops calls without a word when it
 /// replaces a plugin.
 pub(super) const LOST_AFTER_MS: u64 = 500;
+
+/// Longest time between two looks that counts as awake, in milliseconds: somewhat more than a tick.
+const MAX_AWAKE_MS: u64 = 70;

@@ -181,7 +181,7 @@ impl Pool {
     }
 
     /// Returns how many calls the leases that may be spent now leave.
-    fn left(&self, clock: &ServerClock, now: Moment) -> u64 {
+    pub(super) fn left(&self, clock: &ServerClock, now: Moment) -> u64 {
         let open = self.open(clock, now);
         open.fold(0, |sum, (_, held)| sum.saturating_add(held.amount - held.spent))
     }

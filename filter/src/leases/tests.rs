@@ -104,13 +104,13 @@ fn call_that_waits_looks_again_only_for_what_it_waits_for() {
     assert_eq!(call(&mut leases, 0).requests.len(), 1);
     assert_eq!(leases.charge(&mine, at(1), true), Charged::NoLease);
     answer(&mut leases, 2, 1, vec![grant(1, 5, 1, 3_000)]);
-    assert!(leases.has_news(&other, at(3)));
+    assert!(leases.has_news(&other, at(3), &mut BTreeMap::new()));
     // It waits on, and is counted as before.
-    assert!(!leases.has_news(&mine, at(3)));
+    assert!(!leases.has_news(&mine, at(3), &mut BTreeMap::new()));
     let next = call(&mut leases, 3);
     assert_eq!((next.requests.len(), next.requests[0].waiting), (1, 1));
     answer(&mut leases, 4, 2, vec![refusal(3_000, 3_000, false)]);
-    assert!(leases.has_news(&mine, at(5)), "a refusal is news as well");
+    assert!(leases.has_news(&mine, at(5), &mut BTreeMap::new()), "a refusal is news as well");
 }
 
 #[test]
@@ -342,11 +342,73 @@ fn waiting_is_of_no_use_while_the_control_plane_is_away() {
     assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
     call(&mut leases, 0);
     leases.on_failure(leases.exchange.attempts, at(5));
+    for ms in (5..5 + MAX_WAIT_MS).step_by(50) {
+        if let Some(attempt) = leases.call(at(ms)) {
+            leases.on_failure(attempt.number, at(ms));
+        }
+    }
     assert!(leases.may_wait(at(5 + MAX_WAIT_MS - 1)));
     assert!(!leases.may_wait(at(5 + MAX_WAIT_MS)));
-    call(&mut leases, 1_000);
-    answer(&mut leases, 1_001, 1, vec![grant(1, 1, 1_001, 2_000)]);
-    assert!(leases.may_wait(at(1_002)));
+    call(&mut leases, 5_000);
+    answer(&mut leases, 5_001, 1, vec![grant(1, 1, 5_001, 6_000)]);
+    assert!(leases.may_wait(at(5_002)));
+}
+
+/// A thread that was busy with a crowd used to take that for silence of the control plane, whose answer
+/// it had not looked at.
+#[test]
+fn time_in_which_nobody_looks_is_no_silence() {
+    let mut leases = Leases::new("edge", "w");
+    assert_eq!(leases.charge(&dues(), at(0), true), Charged::NoLease);
+    call(&mut leases, 0);
+    assert!(leases.may_wait(at(400)), "busy since the call was made");
+    for ms in [400, 450, 500] {
+        assert_eq!(leases.call(at(ms)), None);
+        assert!(leases.may_wait(at(ms)), "{ms}");
+    }
+    leases.call(at(550));
+    assert!(!leases.may_wait(at(550)));
+}
+
+/// Whose lease is small used to be charged again and again by all that wait for it.
+#[test]
+fn only_as_many_are_charged_again_as_there_are_calls() {
+    let mut leases = with_lease(&dues(), 3);
+    let mut taken = BTreeMap::new();
+    let news: Vec<bool> = (0..5).map(|_| leases.has_news(&dues(), at(2), &mut taken)).collect();
+    assert_eq!(news, [true, true, true, false, false]);
+    let call: LeaseCall = serde_json::from_slice(&leases.call(at(3)).unwrap().body).unwrap();
+    assert_eq!(call.requests[0].waiting, 2, "the others wait on");
+}
+
+/// Accounts used to stand behind addresses, and the last addresses behind the first.
+#[test]
+fn accounts_go_before_addresses_and_each_address_has_its_turn() {
+    let mut leases = Leases::new("edge", "w");
+    let address =
+        |index: u8| Subject::Address { profile: "fltr".into(), address: [192, 0, 2, index].into() };
+    for index in 0..100 {
+        let dues = [due(address(index), &[limit("anonymous", 50)])];
+        assert_eq!(leases.charge(&dues, at(0), true), Charged::NoLease);
+    }
+    let key = Subject::Key { account: "acme".into(), key: "k".into() };
+    let dues = [due(acme(), &[limit("hourly", 100)]), due(key, &[limit("own", 100)])];
+    assert_eq!(leases.charge(&dues, at(0), true), Charged::NoLease);
+    let mut asked = Vec::new();
+    for sequence in 1..=2 {
+        let call: LeaseCall = serde_json::from_slice(&leases.call(at(5)).unwrap().body).unwrap();
+        let addresses = call.requests.iter().filter(|request| is_address(&request.subject));
+        assert!(addresses.count() <= MAX_ADDRESSES_PER_CALL);
+        if sequence == 1 {
+            assert!(call.requests[..2].iter().all(|request| !is_address(&request.subject)));
+        }
+        asked.extend(call.requests.into_iter().map(|request| request.subject));
+        let outcomes = vec![refusal(60_000, 60_000, false); asked.len()];
+        answer(&mut leases, 5, sequence, outcomes);
+    }
+    for index in 0..100 {
+        assert!(asked.contains(&address(index)), "{index}");
+    }
 }
 
 /// A burst whose next second was leased ahead used to answer 503, and ask without a pause.
