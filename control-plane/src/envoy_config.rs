@@ -1,7 +1,7 @@
 //! `latchkey envoy-config`: a complete Envoy bootstrap.
 
 use std::collections::BTreeSet;
-use std::net::IpAddr;
+use std::net::{IpAddr, Ipv6Addr};
 use std::path::Path;
 use std::str::FromStr;
 
@@ -66,6 +66,8 @@ fn bootstrap(options: &EnvoyConfigOptions) -> anyhow::Result<String> {
         access_log: yaml_path("--access-log", &options.access_log)?,
         wasm: yaml_path("--wasm", &options.wasm)?,
         startup_wait_ms: options.startup_wait_ms,
+        response_timeout_seconds: options.response_timeout_seconds,
+        idle_timeout_seconds: options.idle_timeout_seconds,
         when_unreachable: match options.when_unreachable {
             WhenUnreachable::Allow => "allow",
             WhenUnreachable::Deny => "deny",
@@ -85,6 +87,8 @@ struct Bootstrap {
     access_log: String,
     wasm: String,
     startup_wait_ms: u64,
+    response_timeout_seconds: u32,
+    idle_timeout_seconds: u32,
     when_unreachable: &'static str,
     control_plane: Address,
     gateways: Vec<Gateway>,
@@ -110,6 +114,13 @@ struct Upstream {
 struct Address {
     host: String,
     port: u16,
+}
+
+impl Address {
+    /// Reports whether it is every address of IPv6, which is to stand for those of IPv4 too.
+    fn is_every_ipv6(&self) -> bool {
+        self.host.trim_matches('"').parse() == Ok(Ipv6Addr::UNSPECIFIED)
+    }
 }
 
 impl FromStr for Address {
@@ -153,10 +164,28 @@ fn upstreams(options: &EnvoyConfigOptions) -> anyhow::Result<Vec<Upstream>> {
     Ok(upstreams)
 }
 
-/// Returns how Envoy matches the paths of routes on which bodies decide.
+/// Returns how Envoy matches the paths of routes on which bodies decide: as they are, and with letters
+/// that are percent-encoded, which Envoy leaves as they are and the filter reads as what they stand for.
 fn body_routes(profile: &Profile) -> Vec<String> {
     let with_body = profile.routes.all().iter().filter(|route| route.graphql.is_some());
-    with_body.map(|route| path_match(&route.path)).collect()
+    let paths: BTreeSet<&str> = with_body.map(|route| route.path.as_str()).collect();
+    let plain = paths.iter().map(|path| path_match(path));
+    plain.chain(paths.iter().map(|path| encoded_path_match(path))).collect()
+}
+
+/// Returns an Envoy match, as YAML, of what a path template may become by percent-encoding.
+fn encoded_path_match(template: &str) -> String {
+    let segments = template.split('/').map(|segment| match segment.as_bytes() {
+        [] => String::new(),
+        [b'{', b'*', .., b'}'] => ".+".to_owned(),
+        [b'{', .., b'}'] => "[^/]+".to_owned(),
+        _ => format!("({}|{ENCODED_SEGMENT})", escaped(segment)),
+    });
+    let regex = segments.collect::<Vec<_>>().join("/");
+    format!(
+        "safe_regex: {{ regex: {} }}, headers: [{{ name: \":path\", string_match: {{ contains: \"%\" }} }}]",
+        serde_json::Value::from(regex)
+    )
 }
 
 /// Returns an Envoy path match, as YAML, of a path template.
@@ -217,6 +246,10 @@ fn yaml_text(option: &str, text: &str) -> anyhow::Result<String> {
     serde_json::to_string(text).with_context(|| option.to_owned())
 }
 
+/// A regular expression of a segment with something percent-encoded in it; short, since Envoy bounds how
+/// large they may become.
+const ENCODED_SEGMENT: &str = "[!-.0-~]*%[!-.0-~]*";
+
 /// Where the profile stands in the template.
 const PROFILE_INDENT: &str = "                        ";
 
@@ -236,6 +269,8 @@ mod tests {
             access_log: "/dev/stdout".into(),
             startup_wait_ms: 2000,
             when_unreachable: WhenUnreachable::Deny,
+            response_timeout_seconds: 15,
+            idle_timeout_seconds: 60,
         }
     }
 
@@ -281,6 +316,32 @@ mod tests {
         ] {
             assert_eq!(path_match(template), matched);
         }
+    }
+
+    #[test]
+    fn gateway_on_every_address_serves_both_families() {
+        for (listen, both) in [
+            ("[::]:8080", true),
+            ("[0:0::0]:8080", true),
+            ("0.0.0.0:8080", false),
+            ("[::1]:8080", false),
+        ] {
+            let mut options = options();
+            options.listen[0] = listen.to_owned();
+            let printed = bootstrap(&options).unwrap();
+            assert_eq!(printed.contains("ipv4_compat: true"), both, "{listen}");
+        }
+    }
+
+    #[test]
+    fn time_outs_are_settings() {
+        let mut options = options();
+        (options.response_timeout_seconds, options.idle_timeout_seconds) = (7, 77);
+        let printed = bootstrap(&options).unwrap();
+        assert!(printed.contains("per_try_timeout: 7s") && printed.contains("idle_timeout: 77s"));
+        (options.response_timeout_seconds, options.idle_timeout_seconds) = (0, 0);
+        let printed = bootstrap(&options).unwrap();
+        assert!(!printed.contains("per_try_timeout") && printed.contains("idle_timeout: 0s"));
     }
 
     #[test]

@@ -208,7 +208,7 @@ pub(crate) fn explain(profile: &Profile, question: Question) -> Explanation {
 pub(crate) fn token_in(profile: &Profile, path: &str) -> Option<String> {
     let (_, query) = path.split_once('?')?;
     let query = Query::parse(query);
-    match token::find(&profile.carriers, &Headers(&[]), &query).presented {
+    match token::find(profile, &Headers(&[]), &query).presented {
         Presented::Token(token) => String::from_utf8(token.into_owned()).ok(),
         Presented::Nothing | Presented::Unusable(_) => None,
     }

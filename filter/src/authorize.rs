@@ -10,9 +10,11 @@ pub mod charge;
 pub mod edits;
 pub mod headers;
 pub mod path;
+pub mod preflight;
 pub mod query;
 pub mod reach;
 pub mod rights;
+pub mod spelling;
 pub mod token;
 
 use std::collections::BTreeSet;
@@ -23,14 +25,15 @@ use latchkey_protocol::{KeyHash, Limit, Right};
 
 use crate::leases::Due;
 use crate::profile::Profile;
-use crate::profile::carriers::Preflight;
 use crate::profile::routes::{AccessLevel, Route};
 use crate::replica::{KeyRecord, Replica};
 use body::Body;
 use edits::{Edits, Rewrite};
 use path::{CanonicalPath, PathError};
+use preflight::Preflight;
 use query::Query;
 use reach::{Asked, Needed};
+use spelling::is_same_header;
 use token::{Found, Presented, Unusable};
 
 pub use headers::{HeaderMap, Headers};
@@ -64,6 +67,8 @@ pub struct Judgement<'a> {
     pub holder: Option<Holder>,
     /// What the call is charged to if it is permitted.
     pub dues: Vec<Due>,
+    /// The preflight that the request is, to be counted if it is permitted.
+    pub preflight: Option<Preflight>,
     /// What the request needs, and why; empty if it was refused before that was known.
     pub needed: Vec<Needed<'a>>,
     /// Those of the key's rights by which it has what is needed.
@@ -77,6 +82,12 @@ pub struct Judgement<'a> {
     pub route: Option<&'a Route>,
     /// Whether a token was in the query string, so that the answer must not be kept or referred to.
     pub token_in_query: bool,
+    /// Whether the request is forwarded with less than was asked for, so that its answer is this key's
+    /// alone.
+    pub is_narrowed: bool,
+    /// Texts by which copies of the token are known in what comes behind the headers, beside the
+    /// form of the API's tokens.
+    pub texts: Vec<Vec<u8>>,
 }
 
 /// Leave to go on.
@@ -150,6 +161,12 @@ pub enum Rejection {
     /// The path can be read in more than one way.
     #[error(transparent)]
     Path(#[from] PathError),
+    /// A client has sent more preflights than it may.
+    #[error("too many preflights from this address")]
+    TooManyPreflights {
+        /// Seconds until it may send the next one.
+        retry_after_seconds: u64,
+    },
     /// The token is of no key, or of one that was revoked or suspended.
     #[error("the token is not valid")]
     UnknownToken,
@@ -190,27 +207,28 @@ pub fn authorize<'a>(
     let target = &*String::from_utf8_lossy(target);
     let (raw_path, query) = target.split_once('?').unwrap_or((target, ""));
     let query = Query::parse(query);
-    let found = token::find(&profile.carriers, &request.headers, &query);
+    let found = token::find(profile, &request.headers, &query);
     let path = CanonicalPath::parse(raw_path);
-    let is_token_in_path = match &path {
-        Ok(path) => path.segments.iter().any(|segment| found.is_in(segment.as_bytes())),
-        Err(_) => found.is_in(raw_path.as_bytes()),
-    };
+    let is_token_in_path = found.traces.are_in(raw_path.as_bytes());
     let method = request.headers.text(":method").unwrap_or_default();
     let route = path.as_ref().ok().and_then(|path| profile.routes.find(method, &path.segments));
     let target = Target { text: target, raw_path, path, is_token_in_path, query, method, route };
 
-    let edits = Edits::stripping(profile, request.headers, &target, &found);
+    let (edits, token_in_query) =
+        Edits::stripping(profile, request.headers, &target, &found.traces);
     let mut judgement = Judgement {
         outcome: Err(Rejection::NotReady),
         holder: None,
         dues: Vec::new(),
+        preflight: None,
         needed: Vec::new(),
         exercised: BTreeSet::new(),
         shadowed: None,
         edits,
         route,
-        token_in_query: found.in_query,
+        token_in_query,
+        is_narrowed: false,
+        texts: Vec::new(),
     };
     let mut rewrites = Vec::new();
     let case = Case { profile, replica, request, target: &target, found: &found };
@@ -218,9 +236,11 @@ pub fn authorize<'a>(
     if let (Ok(Permit::Key), Some(holder)) = (&judgement.outcome, &judgement.holder) {
         judgement.edits.identify(holder);
         if !rewrites.is_empty() {
-            judgement.edits.forward(profile, &target, &found, &rewrites);
+            judgement.edits.forward(profile, &target, &found.traces, &rewrites);
+            judgement.is_narrowed = true;
         }
     }
+    judgement.texts = found.traces.into_texts();
     judgement
 }
 
@@ -266,12 +286,16 @@ fn decide<'a>(
     if target.query.text().contains('#') {
         return Err(PathError::Fragment.into());
     }
-    if target.is_token_in_path || request.headers.named(":authority").any(|host| found.is_in(host))
-    {
+    let is_in_host = |host: &[u8]| found.traces.are_in(host);
+    if target.is_token_in_path || request.headers.named(":authority").any(is_in_host) {
         return Err(Rejection::MisplacedToken);
     }
+    if let Some(ambiguous) = &found.ambiguous {
+        return Err(ambiguous.clone());
+    }
     refuse_method_override(profile, request.headers, target)?;
-    if is_preflight(profile, request.headers, target.method) {
+    judgement.preflight = preflight::preflight(profile, request, target.method)?;
+    if judgement.preflight.is_some() {
         return Ok(Permit::Anonymous);
     }
 
@@ -316,6 +340,7 @@ fn decide<'a>(
             judgement.shadowed = Some(missing.needed);
         }
     }
+    reach::refuse_unlisted_parameters(&asked)?;
     Ok(Permit::Key)
 }
 
@@ -342,30 +367,18 @@ fn refuse_method_override(
     target: &Target<'_, '_>,
 ) -> Result<(), Rejection> {
     for (name, value) in headers.0 {
-        let said =
-            profile.method_override.headers.iter().any(|other| edits::same_name(name, other));
+        let said = profile.method_override.headers.iter().any(|other| is_same_header(name, other));
         if said && !value.eq_ignore_ascii_case(target.method.as_bytes()) {
             return Err(Rejection::MethodOverride((*name).to_owned()));
         }
     }
     for name in &profile.method_override.parameters {
-        let differs = target
-            .query
-            .named(name)
-            .any(|parameter| !parameter.value.eq_ignore_ascii_case(target.method.as_bytes()));
-        if differs {
+        let mut said = target.query.judged(name)?;
+        if said.any(|said| !said.value.eq_ignore_ascii_case(target.method.as_bytes())) {
             return Err(Rejection::MethodOverride(name.clone()));
         }
     }
     Ok(())
-}
-
-fn is_preflight(profile: &Profile, headers: Headers<'_>, method: &str) -> bool {
-    method == "OPTIONS"
-        && match profile.preflight {
-            Preflight::Cors => headers.named("access-control-request-method").next().is_some(),
-            Preflight::EveryOptions => true,
-        }
 }
 
 #[cfg(test)]

@@ -17,6 +17,7 @@ use latchkey_protocol::lease::{LeaseAnswer, LeaseCall, LeaseRequest, MAX_ENTRIES
 use latchkey_protocol::{Limit, Right, Subject};
 
 use crate::authorize::Holder;
+use crate::authorize::preflight::{Preflight, Preflights};
 use exchange::Exchange;
 use pool::{Look, Pool};
 use reports::Reports;
@@ -94,6 +95,7 @@ pub struct Leases {
     /// The address for which a lease was asked last.
     last_address: Option<Subject>,
     reports: Reports,
+    preflights: Preflights,
     /// When leases were last looked through for those that are over.
     swept_at_ms: u64,
     /// Server time at which the first of those held since then ends.
@@ -116,6 +118,7 @@ impl Leases {
             wishes: BTreeSet::new(),
             last_address: None,
             reports: Reports::default(),
+            preflights: Preflights::new(worker),
             swept_at_ms: 0,
             first_end_ms: u64::MAX,
             exchange: Exchange::new(worker),
@@ -239,6 +242,11 @@ impl Leases {
         }
         self.reports.by(now.steady_ms() + REPORT_MS);
         true
+    }
+
+    /// Counts a preflight, or returns in how many seconds its client may send the next one.
+    pub fn count_preflight(&mut self, preflight: Preflight, now: Moment) -> Option<u64> {
+        self.preflights.count(preflight, now)
     }
 
     /// Counts a call for the key with which it was made, and notes the rights that it took.

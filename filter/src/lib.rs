@@ -26,6 +26,7 @@ pub mod crowd;
 #[cfg(target_arch = "wasm32")]
 mod envoy;
 pub mod leases;
+pub mod networks;
 pub mod pages;
 pub mod poller;
 pub mod profile;

@@ -11,7 +11,8 @@ pub mod graphql;
 pub mod keys;
 pub mod routes;
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU16;
 
 use latchkey_protocol::{Identity, Limit};
 use serde::Deserialize;
@@ -20,6 +21,8 @@ use answers::{AnswerSet, Answers, RateLimitHeaders};
 use carriers::{Carrier, MethodOverride, Preflight};
 use keys::{KeyRules, PlanDefault};
 use routes::{Access, Route, RouteTable};
+
+use crate::authorize::token::TokenForm;
 
 /// The profiles that ship with the product: name and JSON text.
 pub const SHIPPED: [(&str, &str); 2] = [
@@ -43,10 +46,16 @@ pub struct Profile {
     pub plans: Vec<PlanDefault>,
     /// Where a token may be, in the order in which they are documented to clients.
     pub carriers: Vec<Carrier>,
+    /// By what a token is known wherever else it stands.
+    pub token_form: TokenForm,
+    /// Names of the headers that may carry a token, as `Vary` lists them.
+    pub vary: String,
     /// Authentication scheme named in `WWW-Authenticate`.
     pub challenge: String,
     /// Which `OPTIONS` requests pass without a key.
     pub preflight: Preflight,
+    /// How many preflights a client may send to a worker in a minute.
+    pub preflights_per_minute: NonZeroU16,
     /// By what an upstream might be told another method than the request's.
     pub method_override: MethodOverride,
     /// Resource → held action → the actions that it implies.
@@ -55,6 +64,10 @@ pub struct Profile {
     pub routes: RouteTable,
     /// What a request needs that no route lists.
     pub unlisted: Access,
+    /// Names of all parameters that decide on some route, each once.
+    pub deciding_parameters: Vec<String>,
+    /// Whether they may stand on routes that do not list them.
+    pub unlisted_parameters: Permission,
     /// What happens to a read that asks for more relation steps than its key may read.
     pub hydration: TooDeep,
     /// Whether GraphQL queries may ask for the schema.
@@ -131,6 +144,17 @@ impl Profile {
         default.is_some_and(|plan| plan.limits.iter().any(is_anonymous))
     }
 
+    /// Returns where a token is expected, for people.
+    #[must_use]
+    pub fn token_places(&self) -> String {
+        let places = self.carriers.iter().map(|carrier| match carrier {
+            Carrier::Bearer(name) => format!("the header {name} as Bearer"),
+            Carrier::Header(name) => format!("the header {name}"),
+            Carrier::Query(name) => format!("the query parameter {name}"),
+        });
+        places.collect::<Vec<_>>().join(" or ")
+    }
+
     /// Returns the answer set of a name, if there is one.
     #[must_use]
     pub fn answer_set(&self, name: Option<&str>) -> Option<&AnswerSet> {
@@ -150,12 +174,16 @@ struct ProfileFile {
     carriers: Vec<Carrier>,
     challenge: String,
     preflight: Preflight,
+    #[serde(default = "default_preflights_per_minute")]
+    preflights_per_minute: NonZeroU16,
     #[serde(default)]
     method_override: MethodOverride,
     #[serde(default)]
     implied_actions: BTreeMap<String, BTreeMap<String, Vec<String>>>,
     routes: Vec<Route>,
     unlisted: Access,
+    #[serde(default = "denied")]
+    unlisted_parameters: Permission,
     #[serde(default)]
     hydration: TooDeep,
     #[serde(default)]
@@ -213,7 +241,12 @@ impl TryFrom<ProfileFile> for Profile {
             }
         }
 
+        let deciding: BTreeSet<&str> =
+            file.routes.iter().flat_map(Route::deciding_parameters).collect();
         Ok(Self {
+            deciding_parameters: deciding.into_iter().map(str::to_owned).collect(),
+            token_form: TokenForm::new(&file.keys.token),
+            vary: vary(&file.carriers),
             routes: RouteTable::new(file.routes)?,
             name: file.name,
             title: file.title,
@@ -223,9 +256,11 @@ impl TryFrom<ProfileFile> for Profile {
             carriers: file.carriers,
             challenge: file.challenge,
             preflight: file.preflight,
+            preflights_per_minute: file.preflights_per_minute,
             method_override: file.method_override,
             implied_actions: file.implied_actions,
             unlisted: file.unlisted,
+            unlisted_parameters: file.unlisted_parameters,
             hydration: file.hydration,
             introspection: file.introspection,
             graphql_scoped_keys: file.graphql_scoped_keys,
@@ -242,6 +277,23 @@ impl TryFrom<ProfileFile> for Profile {
 /// A minute: shorter windows are there against bursts.
 const fn default_throttle_seconds() -> u64 {
     60
+}
+
+fn vary(carriers: &[Carrier]) -> String {
+    let headers = carriers.iter().filter_map(|carrier| match carrier {
+        Carrier::Bearer(name) | Carrier::Header(name) => Some(name.as_str()),
+        Carrier::Query(_) => None,
+    });
+    headers.collect::<Vec<_>>().join(", ")
+}
+
+/// Ten a second: what a page sends that asks anew before each request.
+fn default_preflights_per_minute() -> NonZeroU16 {
+    NonZeroU16::MIN.saturating_add(599)
+}
+
+const fn denied() -> Permission {
+    Permission::Deny
 }
 
 const fn enforced() -> bool {

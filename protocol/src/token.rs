@@ -93,6 +93,9 @@ pub struct TokenFormat {
 }
 
 impl TokenFormat {
+    /// Characters of the checksum: 62^6 is the first power of 62 above 2^32.
+    pub const CHECKSUM_CHARS: usize = 6;
+
     /// Returns the token made of these random characters.
     #[must_use]
     pub fn token(&self, random: &str) -> PlainToken {
@@ -105,7 +108,7 @@ impl TokenFormat {
         let Some(rest) = text.strip_prefix(&self.prefix) else {
             return false;
         };
-        rest.len() == self.random_chars + CHECKSUM_CHARS
+        rest.len() == self.random_chars + Self::CHECKSUM_CHARS
             && rest.bytes().all(|byte| byte.is_ascii_alphanumeric())
             && rest
                 .split_at_checked(self.random_chars)
@@ -116,7 +119,7 @@ impl TokenFormat {
 /// Returns the six base62 characters of the CRC-32 of some characters.
 fn checksum(random: &str) -> String {
     let mut rest = crc32fast::hash(random.as_bytes());
-    let mut characters = [b'0'; CHECKSUM_CHARS];
+    let mut characters = [b'0'; TokenFormat::CHECKSUM_CHARS];
     for character in characters.iter_mut().rev() {
         let [digit, ..] = (rest % 62).to_le_bytes();
         *character = match digit {
@@ -128,9 +131,6 @@ fn checksum(random: &str) -> String {
     }
     characters.iter().copied().map(char::from).collect()
 }
-
-/// Characters of a checksum: 62^6 is the first power of 62 above 2^32.
-const CHECKSUM_CHARS: usize = 6;
 
 /// Characters of a token that its hint shows. All four are of the checksum, so they give away
 /// nothing that narrows a search of the random part by more than 24 of its 142 bits.

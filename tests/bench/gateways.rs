@@ -105,6 +105,7 @@ pub(crate) fn options(
     control_plane: Option<&ControlPlane>,
 ) -> anyhow::Result<EnvoyOptions> {
     Ok(EnvoyOptions {
+        gateway_host: "127.0.0.1".to_owned(),
         gateways: vec![("flotiq".to_owned(), ports::free()?)],
         upstream_port: ports::free()?,
         control_plane_port: match control_plane {

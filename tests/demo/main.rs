@@ -145,6 +145,7 @@ impl Running {
         let upstream = Upstream::start(settings.upstream_port).await?;
         let demo = Demo::prepare(&control_plane).await?;
         let options = EnvoyOptions {
+            gateway_host: "127.0.0.1".to_owned(),
             gateways: vec![
                 ("flotiq".to_owned(), settings.gateway_port),
                 ("fltr".to_owned(), settings.fltr_port),

@@ -201,12 +201,12 @@ async fn no_path_leads_past_the_filter() {
 
 #[tokio::test]
 async fn no_method_or_parameter_leads_past_the_filter() {
-    assert!(check("methods").await > 60);
+    assert!(check("methods").await > 80);
 }
 
 #[tokio::test]
 async fn no_hydration_leads_past_the_filter() {
-    assert!(check("hydration").await > 40);
+    assert!(check("hydration").await > 60);
 }
 
 #[tokio::test]
@@ -221,5 +221,10 @@ async fn no_graphql_query_leads_past_the_filter() {
 
 #[tokio::test]
 async fn no_body_leads_past_the_filter() {
-    assert!(check("bodies").await > 250);
+    assert!(check("bodies").await > 280);
+}
+
+#[tokio::test]
+async fn no_filter_or_sort_order_leads_past_the_filter() {
+    assert!(check("properties").await > 40);
 }

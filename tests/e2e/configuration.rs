@@ -7,6 +7,7 @@ use latchkey_tests::{Envoy, EnvoyOptions, Stack, ports, project, wait};
 
 fn options() -> EnvoyOptions {
     EnvoyOptions {
+        gateway_host: "127.0.0.1".to_owned(),
         gateways: vec![("flotiq".to_owned(), ports::free().unwrap())],
         upstream_port: ports::free().unwrap(),
         control_plane_port: ports::free().unwrap(),

@@ -1,6 +1,7 @@
 //! Black-box tests against a real Envoy: one module per promise.
 #![expect(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
 
+mod addresses;
 mod authentication;
 mod authorization;
 mod bypass;
@@ -18,6 +19,9 @@ mod propagation;
 mod quota;
 mod reach;
 mod secrets;
+mod spelling;
+mod streams;
+mod web;
 
 /// Tells a measurement to whoever runs a test by hand.
 #[expect(clippy::print_stdout, reason = "a measurement")]

@@ -13,6 +13,8 @@ use crate::{project, wait};
 /// How to start an Envoy.
 #[derive(Clone, Debug)]
 pub struct EnvoyOptions {
+    /// Address on which gateways listen.
+    pub gateway_host: String,
     /// API profiles, each with the port of its gateway.
     pub gateways: Vec<(String, u16)>,
     /// Port of the API behind the gateways.
@@ -173,7 +175,8 @@ impl EnvoyOptions {
         let mut command = Command::new(project::latchkey()?);
         command.arg("envoy-config");
         for (profile, port) in &self.gateways {
-            command.args(["--profile", profile, "--listen", &local(*port)]);
+            let listen = format!("{}:{port}", self.gateway_host);
+            command.args(["--profile", profile, "--listen", &listen]);
         }
         command.args(["--upstream", &local(self.upstream_port)]);
         command.args(["--control-plane", &local(self.control_plane_port)]);

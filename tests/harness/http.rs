@@ -3,6 +3,7 @@
 use std::convert::Infallible;
 use std::pin::Pin;
 use std::task::{Context, Poll};
+use std::time::Duration;
 
 use anyhow::Context as _;
 use http_body_util::{BodyExt, Full};
@@ -161,7 +162,14 @@ pub async fn send_http2_in_parts(
 }
 
 /// A body whose parts come one by one.
-struct Parts(tokio::sync::mpsc::Receiver<Bytes>);
+#[derive(Debug)]
+pub(crate) struct Parts(tokio::sync::mpsc::Receiver<Bytes>);
+
+impl Parts {
+    pub(crate) fn new(parts: tokio::sync::mpsc::Receiver<Bytes>) -> Self {
+        Self(parts)
+    }
+}
 
 impl Body for Parts {
     type Data = Bytes;
@@ -216,6 +224,22 @@ pub async fn send_raw(port: u16, bytes: &[u8]) -> anyhow::Result<Vec<u8>> {
         answer
     };
     tokio::time::timeout(wait::LONG, exchange).await.context("the connection stayed open")
+}
+
+/// Sends bytes and returns all that comes back until the connection ends.
+///
+/// # Errors
+///
+/// If the connection cannot be made, or nothing ends it in time.
+pub async fn read_raw(port: u16, bytes: &[u8], deadline: Duration) -> anyhow::Result<Vec<u8>> {
+    let mut stream = TcpStream::connect(("127.0.0.1", port)).await?;
+    let exchange = async {
+        let _ = stream.write_all(bytes).await;
+        let mut answer = Vec::new();
+        while stream.read_buf(&mut answer).await.is_ok_and(|count| count > 0) {}
+        answer
+    };
+    tokio::time::timeout(deadline, exchange).await.context("the connection stayed open")
 }
 
 fn is_complete(answer: &[u8], is_head: bool) -> bool {

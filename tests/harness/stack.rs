@@ -123,6 +123,7 @@ impl Stack {
             ControlPlane::start(ports::free()?, &data, folder, None, environment).await?;
         let upstream = Upstream::start(ports::free()?).await?;
         let mut options = EnvoyOptions {
+            gateway_host: "127.0.0.1".to_owned(),
             gateways: Vec::new(),
             upstream_port: upstream.port,
             control_plane_port: control_plane.port,

@@ -3,21 +3,30 @@
 use std::net::SocketAddr;
 use std::sync::atomic::{AtomicUsize, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
+use std::time::Duration;
 
 use axum::Json;
 use axum::body::Bytes;
 use axum::extract::{Request, State};
-use axum::http::Uri;
+use axum::http::{HeaderName, HeaderValue, Uri};
 use axum::response::{IntoResponse, Response};
-use hyper::server::conn::http1;
-use hyper_util::rt::TokioIo;
+use http_body_util::{BodyExt, Limited};
+use hyper_util::rt::{TokioExecutor, TokioIo};
+use hyper_util::server::conn::auto::Builder;
 use hyper_util::service::TowerToHyperService;
 use serde_json::{Map, Value, json};
 use tokio::net::TcpListener;
 use tokio::task::JoinHandle;
 
+use crate::http::Parts;
+use crate::wait;
+
 /// A server that answers every request with what it saw, as JSON: `method`, `path` (with the
-/// query), `headers` (name → value) and `body`; and that remembers it.
+/// query), `headers` and `trailers` (name → value) and `body`; and that remembers it.
+///
+/// A request can ask for another answer: by `x-respond-with` for headers (`name: value`), by
+/// `x-respond-slowly` for a stream of so many parts: milliseconds before the first, between two, and
+/// their number, with commas between.
 #[derive(Debug)]
 pub struct Upstream {
     /// Port on 127.0.0.1.
@@ -41,8 +50,8 @@ impl Upstream {
                 let service = TowerToHyperService::new(router.clone());
                 tokio::spawn(async move {
                     // Takes whatever the gateway forwards; what is too much is the gateway's to say.
-                    let mut server = http1::Builder::new();
-                    server.max_headers(MAX_HEADERS).max_buf_size(MAX_HEADER_BYTES);
+                    let mut server = Builder::new(TokioExecutor::new());
+                    server.http1().max_headers(MAX_HEADERS).max_buf_size(MAX_HEADER_BYTES);
                     let _ = server.serve_connection(TokioIo::new(stream), service).await;
                 });
             }
@@ -85,13 +94,65 @@ impl Drop for Upstream {
 async fn echo(State(seen): State<Arc<Seen>>, request: Request) -> Response {
     seen.begun.fetch_add(1, Ordering::SeqCst);
     let (parts, body) = request.into_parts();
-    let body = axum::body::to_bytes(body, MAX_BODY_BYTES).await.unwrap_or_default();
-    let answer = describe(&parts.method, &parts.uri, &parts.headers, &body);
-    let mut seen = seen.whole.lock().unwrap_or_else(PoisonError::into_inner);
-    if seen.len() < MAX_SEEN {
-        seen.push(answer.clone());
+    let collected = Limited::new(body, MAX_BODY_BYTES).collect().await;
+    let (body, trailers) = match collected {
+        Ok(collected) => {
+            let trailers = collected.trailers().cloned().unwrap_or_default();
+            (collected.to_bytes(), trailers)
+        }
+        Err(_) => Default::default(),
+    };
+    let mut answer = describe(&parts.method, &parts.uri, &parts.headers, &body);
+    answer["trailers"] = texts(&trailers);
+    {
+        let mut seen = seen.whole.lock().unwrap_or_else(PoisonError::into_inner);
+        if seen.len() < MAX_SEEN {
+            seen.push(answer.clone());
+        }
     }
-    Json(answer).into_response()
+    let mut response = match parts.headers.get("x-respond-slowly") {
+        Some(how) => slow_response(how),
+        None => Json(answer).into_response(),
+    };
+    for header in parts.headers.get_all("x-respond-with") {
+        let header = header.to_str().unwrap_or_default().split_once(": ");
+        if let Some((Ok(name), Ok(value))) =
+            header.map(|(name, value)| (name.parse::<HeaderName>(), value.parse::<HeaderValue>()))
+        {
+            response.headers_mut().append(name, value);
+        }
+    }
+    // The headers of a slow answer are as late as its first part.
+    if let Some(first) = parts.headers.get("x-respond-slowly").and_then(|how| numbers(how).next()) {
+        wait::pause(Duration::from_millis(first)).await;
+    }
+    response
+}
+
+/// Returns an answer whose parts come one by one.
+fn slow_response(how: &HeaderValue) -> Response {
+    let mut numbers = numbers(how).skip(1);
+    let (pause_ms, count) = (numbers.next().unwrap_or(0), numbers.next().unwrap_or(1));
+    let (send, receive) = tokio::sync::mpsc::channel(1);
+    tokio::spawn(async move {
+        for index in 0..count {
+            if index > 0 {
+                wait::pause(Duration::from_millis(pause_ms)).await;
+            }
+            if send.send(Bytes::from(format!("data: {index}\n\n"))).await.is_err() {
+                return;
+            }
+        }
+    });
+    let mut response = Response::new(axum::body::Body::new(Parts::new(receive)));
+    let stream = HeaderValue::from_static("text/event-stream");
+    response.headers_mut().insert("content-type", stream);
+    response
+}
+
+fn numbers(text: &HeaderValue) -> impl Iterator<Item = u64> {
+    let text = text.to_str().unwrap_or_default();
+    text.split(',').filter_map(|number| number.trim().parse().ok())
 }
 
 fn describe(
@@ -100,6 +161,17 @@ fn describe(
     headers: &axum::http::HeaderMap,
     body: &Bytes,
 ) -> Value {
+    let path = uri.path_and_query().map_or("/", |path| path.as_str());
+    json!({
+        "method": method.as_str(),
+        "path": path,
+        "headers": texts(headers),
+        "body": String::from_utf8_lossy(body),
+    })
+}
+
+/// Returns headers as an object: name → values, with commas between.
+fn texts(headers: &axum::http::HeaderMap) -> Value {
     let mut names = Map::new();
     for name in headers.keys() {
         let values: Vec<String> = headers
@@ -109,13 +181,7 @@ fn describe(
             .collect();
         names.insert(name.to_string(), Value::from(values.join(", ")));
     }
-    let path = uri.path_and_query().map_or("/", |path| path.as_str());
-    json!({
-        "method": method.as_str(),
-        "path": path,
-        "headers": names,
-        "body": String::from_utf8_lossy(body),
-    })
+    Value::from(names)
 }
 
 /// Requests that are remembered; a load test does not fill the memory.

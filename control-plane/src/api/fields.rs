@@ -1,8 +1,6 @@
 //! Checks of fields, all of a request at once.
 
-use std::net::IpAddr;
-
-use ipnet::IpNet;
+use latchkey_filter::networks;
 use latchkey_filter::profile::keys::KeyRules;
 use latchkey_protocol::window::MAX_BUCKETS;
 use latchkey_protocol::{Limit, Rule};
@@ -103,18 +101,17 @@ impl Fields {
     }
 
     /// Checks networks and returns them as CIDR; an address stands for itself.
-    pub(crate) fn networks(&mut self, field: &str, networks: &[String]) -> Vec<String> {
-        if networks.len() > MAX_NETWORKS {
+    pub(crate) fn networks(&mut self, field: &str, given: &[String]) -> Vec<String> {
+        if given.len() > MAX_NETWORKS {
             self.add(
                 field,
-                format!("expected at most {MAX_NETWORKS} networks, found {}", networks.len()),
+                format!("expected at most {MAX_NETWORKS} networks, found {}", given.len()),
             );
         }
-        let mut canonical = Vec::with_capacity(networks.len());
-        for (index, text) in networks.iter().enumerate() {
-            let address = || text.parse::<IpAddr>().ok().map(IpNet::from);
-            match text.parse::<IpNet>().ok().or_else(address) {
-                Some(network) => canonical.push(network.trunc().to_string()),
+        let mut canonical = Vec::with_capacity(given.len().min(MAX_NETWORKS));
+        for (index, text) in given.iter().enumerate() {
+            match networks::parse(text) {
+                Some(network) => canonical.push(network.to_string()),
                 None => self.add(
                     &format!("{field}[{index}]"),
                     format!(

@@ -1,6 +1,6 @@
 //! The body of a request, where what is needed depends on it.
 
-use super::edits::same_name;
+use super::spelling::is_same_header;
 use super::{Headers, Rejection};
 
 /// What is there of a body.
@@ -45,9 +45,8 @@ pub fn check_is_json(headers: Headers<'_>) -> Result<(), Rejection> {
         let value = value.trim_ascii();
         !value.is_empty() && !value.eq_ignore_ascii_case(b"identity")
     };
-    // Names count with `_` for `-` too, as CGI-like upstreams read them.
     let named = |name: &'static str| {
-        let same = headers.0.iter().filter(move |(header, _)| same_name(header, name));
+        let same = headers.0.iter().filter(move |(header, _)| is_same_header(header, name));
         same.map(|(_, value)| *value)
     };
     if named("content-encoding").any(is_encoded) {

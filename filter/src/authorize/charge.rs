@@ -64,10 +64,15 @@ pub(super) fn dues_of_anonymous(
     if limits.is_empty() {
         return Ok(Vec::new());
     }
-    let address = (request.client_address)().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED));
-    let subject =
-        Subject::Address { profile: profile.name.as_str().into(), address: network(address) };
+    let address = client_network(request);
+    let subject = Subject::Address { profile: profile.name.as_str().into(), address };
     Ok(vec![Due { subject, limits }])
+}
+
+/// Returns the address by which the client of a request is counted; all whose address is not known
+/// are counted as one.
+pub(super) fn client_network(request: &Request<'_>) -> IpAddr {
+    network((request.client_address)().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
 }
 
 /// Returns the address by which a client is counted: of IPv6 the first one of its network of 64 bits,
@@ -94,6 +99,11 @@ pub fn charge(
         return Charge::Done;
     }
     let mut done = Charge::Done;
+    if let Some(preflight) = judgement.preflight
+        && let Some(retry_after_seconds) = leases.count_preflight(preflight, now)
+    {
+        judgement.outcome = Err(Rejection::TooManyPreflights { retry_after_seconds });
+    }
     if !judgement.dues.is_empty() {
         let waits = may_wait && leases.may_wait(now);
         match leases.charge(&judgement.dues, now, waits) {

@@ -3,7 +3,8 @@
 use std::sync::Arc;
 
 use super::query::Parameter;
-use super::token::Found;
+use super::spelling::is_same_header;
+use super::token::Traces;
 use super::{Headers, Holder, Target};
 use crate::profile::Profile;
 use crate::profile::carriers::Carrier;
@@ -44,40 +45,40 @@ pub const ACCOUNT_HEADER: &str = "x-latchkey-account";
 pub const KEY_HEADER: &str = "x-latchkey-key";
 
 impl Edits {
-    /// Returns the changes that every request undergoes, whatever is decided.
+    /// Returns the changes that every request undergoes, whatever is decided, and whether a token was in
+    /// its query string.
     ///
     /// Every copy of the token goes, wherever it stands; so do inbound identity headers, and
-    /// headers from which some frameworks take another path than the request's. Names count with
-    /// `_` for `-` too, since CGI-like upstreams cannot tell them apart.
+    /// headers from which some frameworks take another path than the request's.
     pub(super) fn stripping(
         profile: &Profile,
         headers: Headers<'_>,
         target: &Target<'_, '_>,
-        found: &Found<'_>,
-    ) -> Self {
+        traces: &Traces<'_>,
+    ) -> (Self, bool) {
         let mut remove: Vec<String> = Vec::new();
         for (name, value) in headers.0 {
-            let goes =
-                !name.starts_with(':') && (is_never_forwarded(profile, name) || found.is_in(value));
+            let goes = !name.starts_with(':') && is_removed(profile, traces, name, value);
             if goes && !remove.iter().any(|known| known == name) {
                 remove.push((*name).to_owned());
             }
         }
         let mut edits = Self { remove, path: None, set: Vec::new() };
-        edits.forward(profile, target, found, &[]);
-        edits
+        let is_in_query = edits.forward(profile, target, traces, &[]);
+        (edits, is_in_query)
     }
 
-    /// Sets the path that is forwarded, with changes to its query.
+    /// Sets the path that is forwarded, with changes to its query. Returns whether a token was in that.
     pub(super) fn forward(
         &mut self,
         profile: &Profile,
         target: &Target<'_, '_>,
-        found: &Found<'_>,
+        traces: &Traces<'_>,
         rewrites: &[Rewrite],
-    ) {
-        let forwarded = forwarded_target(profile, target, found, rewrites);
+    ) -> bool {
+        let (forwarded, is_in_query) = forwarded_target(profile, target, traces, rewrites);
         self.path = forwarded.filter(|forwarded| forwarded != target.text);
+        is_in_query
     }
 
     /// Adds the identity headers.
@@ -87,64 +88,68 @@ impl Edits {
     }
 }
 
-/// Reports whether two header names are the same to an upstream that reads `_` as `-`.
-pub(super) fn same_name(name: &str, other: &str) -> bool {
-    name.len() == other.len()
-        && name.bytes().zip(other.bytes()).all(|(a, b)| a == b || (a == b'_' && b == b'-'))
+/// Reports whether a header or trailer never reaches the upstream.
+#[must_use]
+pub fn is_removed(profile: &Profile, traces: &Traces<'_>, name: &str, value: &[u8]) -> bool {
+    is_never_forwarded(profile, name) || traces.are_in(value) || traces.are_in_name(name)
 }
 
 /// Reports whether a header of this name never reaches the upstream, whatever its value.
-pub(crate) fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
+fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
     let is_carrier = profile.carriers.iter().any(|carrier| match carrier {
-        Carrier::Bearer(header) | Carrier::Header(header) => same_name(name, header),
+        Carrier::Bearer(header) | Carrier::Header(header) => is_same_header(name, header),
         Carrier::Query(_) => false,
     });
     let is_identity = name
         .split_at_checked(IDENTITY_PREFIX.len())
-        .is_some_and(|(prefix, _)| same_name(prefix, IDENTITY_PREFIX));
+        .is_some_and(|(prefix, _)| is_same_header(prefix, IDENTITY_PREFIX));
     is_carrier
         || is_identity
-        || PATH_OVERRIDES.iter().any(|header| same_name(name, header))
-        || profile.method_override.headers.iter().any(|header| same_name(name, header))
+        || PATH_OVERRIDES.iter().any(|header| is_same_header(name, header))
+        || profile.method_override.headers.iter().any(|header| is_same_header(name, header))
 }
 
-/// Returns the path and query that are forwarded; none if they are surely as they were sent.
+/// Returns the path and query that are forwarded, none if they are surely as they were sent; and
+/// whether a token was in the query.
 fn forwarded_target(
     profile: &Profile,
     target: &Target<'_, '_>,
-    found: &Found<'_>,
+    traces: &Traces<'_>,
     rewrites: &[Rewrite],
-) -> Option<String> {
+) -> (Option<String>, bool) {
     let path = match &target.path {
         _ if target.is_token_in_path => "/",
         Ok(path) => &*path.text,
         Err(_) => target.raw_path,
     };
     if target.text.len() == target.raw_path.len() && rewrites.is_empty() {
-        return (path != target.raw_path).then(|| path.to_owned());
+        return ((path != target.raw_path).then(|| path.to_owned()), false);
     }
+    let query = &target.query;
     let carriers = || {
         profile.carriers.iter().filter_map(|carrier| match carrier {
             Carrier::Bearer(_) | Carrier::Header(_) => None,
             Carrier::Query(name) => Some(name),
         })
     };
+    let hides_carrier = carriers().any(|name| query.hides(name));
     let is_removed = |parameter: &Parameter<'_>| {
-        carriers().any(|name| parameter.is(name))
-            || found.is_in(&parameter.value)
-            || found.is_in(parameter.raw.as_bytes())
+        carriers().any(|name| parameter.could_be(name))
+            || (hides_carrier && carriers().any(|name| parameter.hides(name)))
+            || traces.are_in(parameter.raw.as_bytes())
+            || (parameter.raw.contains('+') && traces.are_in(&parameter.value))
     };
-    let stays = !target.query.parameters().iter().any(is_removed);
-    if stays && rewrites.is_empty() && path == target.raw_path {
-        return None;
+    let is_in_query = query.parameters().iter().any(is_removed);
+    if !is_in_query && rewrites.is_empty() && path == target.raw_path {
+        return (None, false);
     }
     let mut forwarded = path.to_owned();
-    let kept = target.query.rewritten(is_removed, rewrites);
-    if !kept.is_empty() || target.query.text().is_empty() {
+    let kept = query.rewritten(is_removed, rewrites);
+    if !kept.is_empty() || query.text().is_empty() {
         forwarded.push('?');
         forwarded.push_str(&kept);
     }
-    Some(forwarded)
+    (Some(forwarded), is_in_query)
 }
 
 /// What the names of all identity headers start with.

@@ -4,13 +4,17 @@ use std::borrow::Cow;
 
 use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_encode};
 
+use super::Rejection;
 use super::edits::Rewrite;
+use super::spelling::{could_be, decoded};
 
 /// A query string, read once.
 #[derive(Debug)]
 pub struct Query<'a> {
     text: &'a str,
     parameters: Vec<Parameter<'a>>,
+    /// Names that only some readers find, within other parameters.
+    hidden: Vec<Vec<u8>>,
 }
 
 /// One parameter of a query string.
@@ -18,9 +22,7 @@ pub struct Query<'a> {
 pub struct Parameter<'a> {
     /// As it was sent: `name=value`.
     pub raw: &'a str,
-    /// Name, as [`Self::is`] compares it.
-    name: Cow<'a, [u8]>,
-    /// Name, decoded and nothing else.
+    /// Name, decoded once.
     spelled: Cow<'a, [u8]>,
     /// Decoded value.
     pub value: Cow<'a, [u8]>,
@@ -31,7 +33,8 @@ impl<'a> Query<'a> {
     #[must_use]
     pub fn parse(text: &'a str) -> Self {
         let parts = text.split('&').filter(|raw| !raw.is_empty());
-        Self { text, parameters: parts.map(Parameter::parse).collect() }
+        let parameters = parts.map(Parameter::parse).collect();
+        Self { text, parameters, hidden: hidden(text) }
     }
 
     /// Returns the query string as it was sent.
@@ -48,15 +51,39 @@ impl<'a> Query<'a> {
 
     /// Returns the parameters that an upstream could read under a name.
     pub fn named(&self, name: &str) -> impl Iterator<Item = &Parameter<'a>> {
-        self.parameters.iter().filter(move |parameter| parameter.is(name))
+        self.parameters.iter().filter(move |parameter| could_be(&parameter.spelled, name))
     }
 
-    /// Reports whether an upstream that takes `;` for a separator, too, would find a parameter of a
-    /// name where others see part of a value.
+    /// Reports whether an upstream could find a parameter of a name, be it within another one.
     #[must_use]
-    pub fn is_behind_semicolon(&self, name: &str) -> bool {
-        let hidden = self.text.split('&').flat_map(|raw| raw.split(';').skip(1));
-        self.text.contains(';') && hidden.map(Parameter::parse).any(|parameter| parameter.is(name))
+    pub fn may_have(&self, name: &str) -> bool {
+        self.named(name).next().is_some() || self.hides(name)
+    }
+
+    /// Returns the parameters of a name on which a decision depends: every upstream reads them under it.
+    ///
+    /// # Errors
+    ///
+    /// [`Rejection::Parameter`] if there is one that only some upstreams would read under it.
+    pub fn judged<'q>(
+        &'q self,
+        name: &'q str,
+    ) -> Result<impl Iterator<Item = &'q Parameter<'a>> + use<'a, 'q>, Rejection> {
+        if self.hides(name) {
+            return Err(Rejection::Parameter(format!("`{name}`: expected it behind `&` only")));
+        }
+        if self.named(name).any(|parameter| !parameter.is_plainly_listed(name)) {
+            return Err(Rejection::Parameter(format!(
+                "`{name}`: expected it spelled `{name}`, `{name}[]` or `{name}[0]`"
+            )));
+        }
+        Ok(self.named(name))
+    }
+
+    /// Reports whether some upstreams would find a parameter of a name where others see part of another.
+    #[must_use]
+    pub fn hides(&self, name: &str) -> bool {
+        self.hidden.iter().any(|hidden| could_be(hidden, name))
     }
 
     /// Returns the query string without some parameters and with some changes, the rest byte for
@@ -75,7 +102,7 @@ impl<'a> Query<'a> {
                 continue;
             }
             let replaced = rewrites.iter().find_map(|rewrite| match rewrite {
-                Rewrite::Replace { name, value } if parameter?.is(name) => {
+                Rewrite::Replace { name, value } if could_be(&parameter?.spelled, name) => {
                     Some(Cow::Owned(encoded(name, value)))
                 }
                 Rewrite::Add { .. } | Rewrite::Replace { .. } => None,
@@ -97,23 +124,19 @@ impl<'a> Query<'a> {
 impl<'a> Parameter<'a> {
     fn parse(raw: &'a str) -> Self {
         let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
-        let spelled = decode(name);
-        Self { raw, name: fold(spelled.clone()), spelled, value: decode(value) }
+        Self { raw, spelled: decode(name), value: decode(value) }
     }
 
     /// Reports whether an upstream could read the parameter under a name.
-    ///
-    /// PHP reads `a.b`, `a b` and `a[b` as `a_b` and `a[x]` as `a`, skips leading blanks, and ends a
-    /// name at a zero byte; so `content_type[]`, `content_type[0]` and `auth.token` all count.
     #[must_use]
-    pub fn is(&self, name: &str) -> bool {
-        *self.name == *name.as_bytes()
+    pub fn could_be(&self, name: &str) -> bool {
+        could_be(&self.spelled, name)
     }
 
-    /// The same for an upstream to which capitals are no other letters.
+    /// Reports whether some upstreams would find a parameter of a name within this one.
     #[must_use]
-    pub fn is_like(&self, name: &str) -> bool {
-        self.name.eq_ignore_ascii_case(name.as_bytes())
+    pub fn hides(&self, name: &str) -> bool {
+        hidden(self.raw).iter().any(|hidden| could_be(hidden, name))
     }
 
     /// Reports whether every upstream reads the parameter under a name: it is spelled just so.
@@ -147,29 +170,36 @@ impl<'a> Parameter<'a> {
     }
 }
 
+/// Returns the names that a reader could find within parameters: one that takes `;` for a separator,
+/// too, or begins at the last `?`, or tells parameters apart only after it has decoded them.
+fn hidden(text: &str) -> Vec<Vec<u8>> {
+    // Nearly all query strings have nothing of this kind.
+    if !text.bytes().any(|byte| matches!(byte, b';' | b'?' | b'%')) {
+        return Vec::new();
+    }
+    let mut hidden = Vec::new();
+    for raw in text.split('&') {
+        let decoded = decoded(raw.as_bytes());
+        let mut parts = decoded.split(|byte| matches!(byte, b';' | b'?' | b'&'));
+        let mut at = parts.next().map_or(0, <[u8]>::len);
+        for part in parts {
+            // Text for people has question marks and semicolons; a parameter has a value, too.
+            let is_behind_semicolon = raw.contains(';') && decoded.get(at) == Some(&b';');
+            let mut sides = part.splitn(2, |&byte| byte == b'=');
+            let name = sides.next().unwrap_or_default();
+            if !name.is_empty() && (is_behind_semicolon || sides.next().is_some()) {
+                hidden.push(name.to_vec());
+            }
+            at += part.len() + 1;
+        }
+    }
+    hidden
+}
+
 /// Returns a parameter as it stands in a query string.
 fn encoded(name: &str, value: &str) -> String {
     let [name, value] = [name, value].map(|text| utf8_percent_encode(text, ENCODED));
     format!("{name}={value}")
-}
-
-fn fold(name: Cow<'_, [u8]>) -> Cow<'_, [u8]> {
-    // Nearly all names stay as they are.
-    if !name.iter().any(|byte| matches!(byte, 0 | b'[' | b'.') || byte.is_ascii_whitespace()) {
-        return name;
-    }
-    let name = name.trim_ascii_start();
-    let mut folded = Vec::with_capacity(name.len());
-    let last_closing = name.iter().rposition(|&byte| byte == b']');
-    for (index, &byte) in name.iter().enumerate() {
-        match byte {
-            0 => break,
-            b'[' if last_closing.is_some_and(|closing| closing > index) => break,
-            b'[' | b'.' | b' ' => folded.push(b'_'),
-            _ => folded.push(byte),
-        }
-    }
-    Cow::Owned(folded)
 }
 
 /// Decodes `application/x-www-form-urlencoded` text; what encodes nothing stays as it is.
@@ -188,32 +218,39 @@ const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'
 mod tests {
     use super::*;
 
+    fn judged(raw: &str, name: &str) -> Option<usize> {
+        Query::parse(raw).judged(name).ok().map(Iterator::count)
+    }
+
     #[test]
-    fn every_spelling_of_a_name_counts() {
-        for raw in [
-            "content_type=a",
-            "content_type[]=a",
-            "content_type[0]=a",
-            "content_type%5B%5D=a",
-            "content%5ftype=a",
-            "content.type=a",
-            "content+type[x][y]=a",
-            "%20content_type=a",
-            "content_type%00x=a",
-            "content[type=a",
+    fn name_in_another_spelling_cannot_be_judged() {
+        for (raw, count) in [
+            ("content_type=a", Some(1)),
+            ("content_type[]=a&content_type=b", Some(2)),
+            ("content_type[12]=a", Some(1)),
+            ("content_type%5B%5D=a", Some(1)),
+            ("content%5ftype=a", Some(1)),
+            ("%63ontent_type=a", Some(1)),
+            ("", Some(0)),
+            ("content_types=a&xcontent_type=a&=content_type", Some(0)),
+            ("content.type=a", None),
+            ("content+type[x][y]=a", None),
+            ("%20content_type=a", None),
+            ("content_type%00x=a", None),
+            ("content[type=a", None),
+            ("Content_Type=a", None),
+            ("contentType", None),
+            ("?content_type=a", None),
+            ("%63ontent%255ftype=a", None),
+            ("content_type=a&CONTENT_TYPE=a", None),
         ] {
-            let query = Query::parse(raw);
-            let values: Vec<_> = query.named("content_type").map(|p| p.value.to_vec()).collect();
-            assert_eq!(values, [b"a"], "{raw}");
-        }
-        for raw in ["", "content_types=a", "xcontent_type=a", "Content_Type=a", "=content_type"] {
-            assert_eq!(Query::parse(raw).named("content_type").count(), 0, "{raw}");
+            assert_eq!(judged(raw, "content_type"), count, "{raw}");
         }
     }
 
     #[test]
     fn removal_leaves_the_rest_byte_for_byte() {
-        let removed = |parameter: &Parameter<'_>| parameter.is("t");
+        let removed = |parameter: &Parameter<'_>| parameter.is_plainly("t");
         for (raw, rest) in [
             ("t=1", ""),
             ("a=%7e&t=1&b=+", "a=%7e&b=+"),
@@ -242,16 +279,24 @@ mod tests {
     }
 
     #[test]
-    fn parameter_behind_a_semicolon_is_noticed() {
-        for (raw, behind) in [
+    fn parameter_within_another_is_noticed() {
+        for (raw, hidden) in [
             ("a=1;hydrate=2", true),
             ("a;b;%68ydrate", true),
             ("a=1;hydrate[]=2&c", true),
+            ("a=1?hydrate=2", true),
+            ("a=1?Hydrate=2", true),
+            ("a=1%26hydrate=2", true),
+            ("a=1%2526hydrate%253D2", true),
+            ("a=1%3bhydrate=2", true),
+            ("a=1%3Fhydrate=2", true),
             ("hydrate=1;a=2", false),
             ("a=1&hydrate=2", false),
             ("a=;hydrated", false),
+            ("a=is it so? hydrate", false),
+            ("a=%26hydrate", false),
         ] {
-            assert_eq!(Query::parse(raw).is_behind_semicolon("hydrate"), behind, "{raw}");
+            assert_eq!(Query::parse(raw).hides("hydrate"), hidden, "{raw}");
         }
     }
 

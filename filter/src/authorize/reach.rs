@@ -1,12 +1,15 @@
 //! Stage: what a request can reach, as the rights that it needs.
 //!
 //! The route says what its path needs. What related objects ([`hydration`]), a search ([`search`]) or
-//! a GraphQL query ([`graphql`]) can return besides is worked out from the account's resources. Where
-//! that cannot be told, everything is needed.
+//! a GraphQL query ([`graphql`]) can return besides, and what filters and sort orders ask about
+//! ([`properties`]), is worked out from the account's resources. Where that cannot be told, everything is
+//! needed.
 
 pub mod graphql;
 mod hydration;
+mod properties;
 mod search;
+pub mod value;
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
@@ -18,7 +21,7 @@ use latchkey_protocol::{KeyKind, Right};
 use super::edits::Rewrite;
 use super::query::{Parameter, Query};
 use super::{Rejection, Request, rights};
-use crate::profile::routes::{Access, Need, NeedResource, Route};
+use crate::profile::routes::{Access, AccessLevel, Need, NeedResource, Route};
 use crate::profile::{Permission, Profile};
 use crate::replica::KeyRecord;
 
@@ -119,7 +122,7 @@ pub(super) fn reach<'p>(asked: &Asked<'_, 'p>) -> Result<Reach<'p>, Rejection> {
             given.is_plainly(&added.parameter)
                 && added.unless.iter().any(|value| value.as_bytes() == &*given.value)
         };
-        let is_asked = judged(query, &added.parameter)?.any(|given| !is_exempt(given));
+        let is_asked = query.judged(&added.parameter)?.any(|given| !is_exempt(given));
         if is_asked {
             reach.add_needs(asked, &added.needs, Some(&added.parameter));
         }
@@ -127,6 +130,7 @@ pub(super) fn reach<'p>(asked: &Asked<'_, 'p>) -> Result<Reach<'p>, Rejection> {
     if let Some(search) = &route.search {
         search::add(asked, search, &mut reach)?;
     }
+    properties::add(asked, &route.properties, &mut reach)?;
     if let Some(hydration) = &route.hydration {
         hydration::add(asked, hydration, &mut reach)?;
     }
@@ -139,6 +143,27 @@ pub(super) fn reach<'p>(asked: &Asked<'_, 'p>) -> Result<Reach<'p>, Rejection> {
         }
     }
     Ok(reach)
+}
+
+/// Refuses a parameter that decides elsewhere, where it is not known what it does.
+///
+/// # Errors
+///
+/// [`Rejection::Parameter`] with its name.
+pub(super) fn refuse_unlisted_parameters(asked: &Asked<'_, '_>) -> Result<(), Rejection> {
+    let Asked { profile, route, access, query, .. } = *asked;
+    let may_have_any =
+        profile.unlisted_parameters == Permission::Allow || access.level == AccessLevel::Public;
+    if may_have_any || query.text().is_empty() {
+        return Ok(());
+    }
+    for name in &profile.deciding_parameters {
+        let is_listed = route.is_some_and(|route| route.deciding_parameters().any(|n| n == name));
+        if !is_listed && query.may_have(name) {
+            return Err(Rejection::Parameter(format!("`{name}`: expected it not to be here")));
+        }
+    }
+    Ok(())
 }
 
 impl<'p> Reach<'p> {
@@ -179,21 +204,6 @@ impl Asked<'_, '_> {
     fn holds(&self, resource: &str, action: &str) -> bool {
         rights::holds(self.profile, &self.key.rights, resource, action)
     }
-}
-
-/// Returns the parameters that an upstream could read under a name on which the decision depends.
-///
-/// # Errors
-///
-/// [`Rejection::Parameter`] if there is one that only some upstreams would see.
-fn judged<'q>(
-    query: &'q Query<'q>,
-    name: &'q str,
-) -> Result<impl Iterator<Item = &'q Parameter<'q>>, Rejection> {
-    if query.is_behind_semicolon(name) {
-        return Err(Rejection::Parameter(format!("`{name}`: expected it behind `&`, not `;`")));
-    }
-    Ok(query.named(name))
 }
 
 /// As people read it: where in the request, and what it does there.

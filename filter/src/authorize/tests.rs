@@ -1,5 +1,7 @@
 mod graphql;
+mod properties;
 mod reach;
+mod spellings;
 
 use latchkey_protocol::{
     AccountResources, KeyKind, Resource, Revision, RightSet, Rule, TokenColumns, Update,
@@ -131,7 +133,7 @@ const FLOTIQ_ROUTES: [(&str, &str, &str, bool); 44] = [
     ("GET", "/api/v1/content/posts/1", "R", true),
     ("GET", "/api/v1/content/posts/1/version", "R", true),
     ("GET", "/api/v1/content/posts/1/version/2", "R", true),
-    ("GET", "/api/v1/content/posts/removed", "RD", true),
+    ("GET", "/api/v1/content/posts/removed", "RD", false),
     ("POST", "/api/v1/content/posts", "C", false),
     ("POST", "/api/v1/content/posts/batch", "C", false),
     ("POST", "/api/v1/content/posts/batch?updateExisting=false", "C", false),
@@ -341,7 +343,7 @@ fn nothing_is_looked_up_before_there_is_a_snapshot() {
     let outcome = |method: &str, path: &str, more: &[(&str, &str)]| {
         let headers = headers(method, path, more);
         let client_address = &|| None;
-        let (headers, body) = (Headers(&borrowed(&headers)), Body::Pending);
+        let (headers, body) = (Headers(&borrowed(&headers)), Body::Whole(b""));
         let request = Request { headers, body, now_ms: 0, client_address };
         authorize(&profile, None, &request).outcome
     };
@@ -358,7 +360,7 @@ fn nothing_is_looked_up_before_there_is_a_snapshot() {
 fn every_copy_of_the_token_and_of_identity_is_removed() {
     let (profile, replica) = (flotiq(), replica(&[]));
     let referer = format!("https://x.example/?auth_token={RW}");
-    let path = format!("/api/v1/content/%70osts?auth_token={RW}&a=%7e&b={RW}x&auth.token={RW}&c");
+    let path = format!("/api/v1/content/%70osts?auth_token={RW}&a=%7e&b={RW}x&auth_token[]={RW}&c");
     let headers = headers(
         "GET",
         &path,
@@ -438,7 +440,7 @@ fn answers_have_the_bodies_that_clients_know() {
         (
             401,
             r#"{"code":401,"message":"Unauthorized"}"#.to_owned(),
-            r#"ApiKey realm="flotiq""#.to_owned(),
+            r#"ApiKey realm="flotiq", token_in="the header x-auth-token or the query parameter auth_token""#.to_owned(),
             json.clone(),
         )
     );
@@ -448,7 +450,7 @@ fn answers_have_the_bodies_that_clients_know() {
             401,
             r#"{"errors":[{"message":"Unauthorized","extensions":{"code":"UNAUTHORIZED"}}]}"#
                 .to_owned(),
-            r#"ApiKey realm="flotiq", error="invalid_token""#.to_owned(),
+            r#"ApiKey realm="flotiq", error="invalid_token", token_in="the header x-auth-token or the query parameter auth_token""#.to_owned(),
             json.clone(),
         )
     );
@@ -475,7 +477,7 @@ fn answers_have_the_bodies_that_clients_know() {
         (
             401,
             r#"{"error":"Invalid API key","code":"invalid_api_key"}"#.to_owned(),
-            r#"Bearer realm="fltr", error="invalid_token""#.to_owned(),
+            r#"Bearer realm="fltr", error="invalid_token", token_in="the header authorization as Bearer""#.to_owned(),
             json.clone(),
         )
     );
@@ -497,6 +499,22 @@ fn answers_have_the_bodies_that_clients_know() {
     assert_eq!(problem["status"], 403);
     assert_eq!(problem["title"], "Forbidden");
     assert_eq!(problem["required_scope"], "account:read");
+
+    let problems = ("accept", "application/problem+json");
+    let (_, body, challenge, _) = answer(&fltr, "/v1/other", &[scoped, problems]);
+    assert!(!challenge.contains("scope="), "{challenge}");
+    for told in [&challenge, &body] {
+        assert!(told.contains("no route of this API lists this method and path"), "{told}");
+    }
+    let problem: serde_json::Value = serde_json::from_str(&body).unwrap();
+    assert_eq!(problem.get("required_scope"), None);
+    for (profile, place) in [(&flotiq, "the query parameter auth_token"), (&fltr, "as Bearer")] {
+        for more in [&[problems][..], &[problems, ("x-auth-token", "x"), ("authorization", "x")]] {
+            let (status, body, challenge, _) = answer(profile, "/api/v1/content/posts", more);
+            assert_eq!(status, 401);
+            assert!(body.contains(place) && challenge.contains(place), "{challenge} {body}");
+        }
+    }
 }
 
 proptest! {

@@ -2,10 +2,13 @@
 
 use std::borrow::Cow;
 
+use latchkey_protocol::TokenFormat;
 use memchr::memmem;
 
-use super::Headers;
 use super::query::Query;
+use super::spelling::{decoded, is_same_header};
+use super::{Headers, Rejection};
+use crate::profile::Profile;
 use crate::profile::carriers::Carrier;
 
 /// What a client presented.
@@ -36,35 +39,91 @@ pub enum Unusable {
     TooLong,
 }
 
+/// By what a token of an API is known wherever it stands: its prefix, and letters and digits behind it.
+#[derive(Clone, Debug)]
+pub struct TokenForm {
+    prefix: memmem::Finder<'static>,
+    /// How many letters and digits follow at least.
+    chars: usize,
+}
+
+impl TokenForm {
+    /// Returns the form of tokens of a format.
+    #[must_use]
+    pub fn new(format: &TokenFormat) -> Self {
+        let prefix = memmem::Finder::new(format.prefix.as_bytes()).into_owned();
+        Self { prefix, chars: format.random_chars + TokenFormat::CHECKSUM_CHARS }
+    }
+
+    /// Reports whether a text holds a token of this form; letters and digits alone are none.
+    fn is_in(&self, text: &[u8]) -> bool {
+        if text.len() < self.bytes() || self.prefix.needle().is_empty() {
+            return false;
+        }
+        let prefix = self.prefix.needle().len();
+        self.prefix.find_iter(text).any(|at| self.has_chars(text.get(at + prefix..)))
+    }
+
+    /// The same for a text in which capitals may have been lost.
+    fn is_in_lowered(&self, text: &[u8]) -> bool {
+        let prefix = self.prefix.needle();
+        text.len() >= self.bytes()
+            && !prefix.is_empty()
+            && text.windows(prefix.len()).enumerate().any(|(at, window)| {
+                window.eq_ignore_ascii_case(prefix) && self.has_chars(text.get(at + prefix.len()..))
+            })
+    }
+
+    fn has_chars(&self, text: Option<&[u8]>) -> bool {
+        let chars = text.and_then(|text| text.get(..self.chars));
+        chars.is_some_and(|chars| chars.iter().all(u8::is_ascii_alphanumeric))
+    }
+
+    fn bytes(&self) -> usize {
+        self.prefix.needle().len() + self.chars
+    }
+}
+
 /// The tokens found in a request.
 #[derive(Debug)]
 pub struct Found<'a> {
     /// What they amount to.
     pub presented: Presented<'a>,
-    /// Texts found in carriers, usable or not, each once; no copy of them may travel on.
-    pub secrets: Vec<Cow<'a, [u8]>>,
-    /// Whether one of them was in the query string.
-    pub in_query: bool,
+    /// By what else a token is known, of which no copy may travel on.
+    pub traces: Traces<'a>,
+    /// Why a parameter is refused that only some readers would take for a carrier.
+    pub ambiguous: Option<Rejection>,
+}
+
+/// By what copies of tokens are found.
+#[derive(Clone, Debug)]
+pub struct Traces<'a> {
+    form: &'a TokenForm,
+    /// Texts found in carriers that are not of this form, each once.
+    texts: Vec<Cow<'a, [u8]>>,
 }
 
 /// Returns what the carriers of a request hold.
-pub fn find<'a>(carriers: &[Carrier], headers: &Headers<'a>, query: &Query<'a>) -> Found<'a> {
-    let mut found = Found { presented: Presented::Nothing, secrets: Vec::new(), in_query: false };
-    for carrier in carriers {
+pub fn find<'a>(profile: &'a Profile, headers: &Headers<'a>, query: &Query<'a>) -> Found<'a> {
+    let traces = Traces { form: &profile.token_form, texts: Vec::new() };
+    let mut found = Found { presented: Presented::Nothing, traces, ambiguous: None };
+    for carrier in &profile.carriers {
         match carrier {
             Carrier::Bearer(name) => {
                 for value in headers.named(name) {
                     found.add(bearer(value), Cow::Borrowed(value));
                 }
+                found.keep_misspelled(headers, name);
             }
             Carrier::Header(name) => {
                 for value in headers.named(name) {
                     found.add(whole(value), Cow::Borrowed(value));
                 }
+                found.keep_misspelled(headers, name);
             }
             Carrier::Query(name) => {
+                found.ambiguous = found.ambiguous.or(query.judged(name).err());
                 for parameter in query.named(name) {
-                    found.in_query = true;
                     let token = whole(&parameter.value).map(|_| parameter.value.clone());
                     found.add(token, parameter.value.clone());
                 }
@@ -80,7 +139,7 @@ impl<'a> Found<'a> {
         T: Into<Cow<'a, [u8]>>,
     {
         let token = token.map(Into::into);
-        self.keep_secret(match &token {
+        self.traces.keep(match &token {
             Ok(token) => token.clone(),
             // A token with something wrong around it is a token all the same.
             Err(_) => last_word(text),
@@ -96,25 +155,69 @@ impl<'a> Found<'a> {
         }
     }
 
+    /// Takes note of what stands in headers that some upstreams would read as a carrier: it is presented
+    /// to nobody here, and travels nowhere.
+    fn keep_misspelled(&mut self, headers: &Headers<'a>, carrier: &str) {
+        for &(name, value) in headers.0 {
+            if name.len() == carrier.len() && name != carrier && is_same_header(name, carrier) {
+                self.traces.keep(last_word(Cow::Borrowed(value)));
+            }
+        }
+    }
+}
+
+impl<'a> Traces<'a> {
     /// Takes note of a text of which no copy may travel on.
     ///
     /// One too short to be a token is not looked for: it would be found in innocent text. Nor are
     /// more than a few: a request with so many is refused, and each costs a look at every header.
-    fn keep_secret(&mut self, secret: Cow<'a, [u8]>) {
-        if secret.len() >= MIN_SECRET_BYTES
-            && self.secrets.len() < MAX_SECRETS
-            && !self.secrets.contains(&secret)
+    fn keep(&mut self, text: Cow<'a, [u8]>) {
+        if text.len() >= MIN_TEXT_BYTES
+            && self.texts.len() < MAX_TEXTS
+            && !self.form.is_in(&text)
+            && !self.texts.contains(&text)
         {
-            self.secrets.push(secret);
+            self.texts.push(text);
         }
     }
 
-    /// Reports whether a text holds one of the secrets.
+    /// Reports whether a text holds a token, as it stands or encoded.
     #[must_use]
-    pub fn is_in(&self, text: &[u8]) -> bool {
+    pub fn are_in(&self, text: &[u8]) -> bool {
         // Most texts are shorter than a token; to see that takes no search.
-        let may_hold = |secret: &[u8]| secret.len() <= text.len();
-        self.secrets.iter().any(|secret| may_hold(secret) && memmem::find(text, secret).is_some())
+        self.are_plainly_in(text)
+            || (text.len() >= MIN_TEXT_BYTES
+                && text.contains(&b'%')
+                && self.are_plainly_in(&decoded(text)))
+    }
+
+    /// Reports whether the name of a header or trailer holds a token, the capitals of which are lost there.
+    #[must_use]
+    pub fn are_in_name(&self, name: &str) -> bool {
+        let holds = |text: &[u8]| {
+            let mut windows = name.as_bytes().windows(text.len().max(1));
+            windows.any(|window| window.eq_ignore_ascii_case(text))
+        };
+        self.form.is_in_lowered(name.as_bytes()) || self.texts.iter().any(|text| holds(text))
+    }
+
+    fn are_plainly_in(&self, text: &[u8]) -> bool {
+        let may_hold = |trace: &[u8]| trace.len() <= text.len();
+        self.form.is_in(text)
+            || self.texts.iter().any(|trace| may_hold(trace) && memmem::find(text, trace).is_some())
+    }
+
+    /// Returns the texts that are not of the API's form, for what comes behind the headers.
+    #[must_use]
+    pub fn into_texts(self) -> Vec<Vec<u8>> {
+        self.texts.into_iter().map(Cow::into_owned).collect()
+    }
+
+    /// Returns traces of the API's form, and of texts that were found before.
+    #[must_use]
+    pub fn of(form: &'a TokenForm, texts: &'a [Vec<u8>]) -> Self {
+        let texts = texts.iter().map(|text| Cow::Borrowed(text.as_slice())).collect();
+        Self { form, texts }
     }
 }
 
@@ -159,10 +262,10 @@ const MAX_TOKEN_BYTES: usize = 256;
 
 /// Shortest text that is removed wherever it stands, in bytes: no token has fewer than this, and
 /// words such as `Bearer` have.
-const MIN_SECRET_BYTES: usize = 16;
+const MIN_TEXT_BYTES: usize = 16;
 
 /// Most texts that are looked for.
-const MAX_SECRETS: usize = 8;
+const MAX_TEXTS: usize = 8;
 
 #[cfg(test)]
 mod tests {
@@ -170,12 +273,9 @@ mod tests {
 
     fn presented(headers: &[(&str, &str)], query: &str) -> String {
         let headers: Vec<_> = headers.iter().map(|&(n, v)| (n, v.as_bytes())).collect();
-        let carriers = [
-            Carrier::Header("x-auth-token".to_owned()),
-            Carrier::Query("auth_token".to_owned()),
-            Carrier::Bearer("authorization".to_owned()),
-        ];
-        match find(&carriers, &Headers(&headers), &Query::parse(query)).presented {
+        let mut profile = Profile::parse(crate::profile::SHIPPED[0].1).unwrap();
+        profile.carriers.push(Carrier::Bearer("authorization".to_owned()));
+        match find(&profile, &Headers(&headers), &Query::parse(query)).presented {
             Presented::Nothing => "nothing".to_owned(),
             Presented::Token(token) => String::from_utf8(token.into_owned()).unwrap(),
             Presented::Unusable(why) => why.to_string(),

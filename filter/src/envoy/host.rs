@@ -34,10 +34,18 @@ unsafe extern "C" {
 
 /// Returns the headers of the request of the effective context; none if there are none to be had.
 pub(super) fn request_headers() -> HeaderMap {
+    header_map(REQUEST_HEADERS)
+}
+
+/// Returns the headers of the response of the effective context; none if there are none to be had.
+pub(super) fn response_headers() -> HeaderMap {
+    header_map(RESPONSE_HEADERS)
+}
+
+fn header_map(map: u32) -> HeaderMap {
     let (mut pairs, mut bytes) = (std::ptr::null_mut(), 0_usize);
     // SAFETY: both pointers are to live variables; the host writes one value to each.
-    let status =
-        unsafe { proxy_get_header_map_pairs(REQUEST_HEADERS, &raw mut pairs, &raw mut bytes) };
+    let status = unsafe { proxy_get_header_map_pairs(map, &raw mut pairs, &raw mut bytes) };
     if status != SUCCESS || pairs.is_null() {
         return HeaderMap::default();
     }
@@ -107,6 +115,9 @@ const SUCCESS: u32 = 0;
 
 /// The ABI's number of the map of request headers.
 const REQUEST_HEADERS: u32 = 0;
+
+/// The ABI's number of the map of response headers.
+const RESPONSE_HEADERS: u32 = 2;
 
 /// WASI's number of the clock that never steps.
 const MONOTONIC_CLOCK: u32 = 1;

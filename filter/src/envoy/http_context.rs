@@ -12,13 +12,16 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 use super::host;
 use super::source::Source;
 use super::waiting::{Awaits, Patience, Waiting};
+use crate::answer::response::{self, ResponseEdits};
 use crate::answer::{self, Answer, rate_limit};
 use crate::authorize::body::{self, Body};
 use crate::authorize::charge::{self, Charge};
 use crate::authorize::edits::{self, Edits};
+use crate::authorize::token::Traces;
 use crate::authorize::{self, HeaderMap, Headers, Holder, Judgement, Permit, Rejection, Request};
 use crate::config::Config;
 use crate::leases::Moment;
+use crate::profile::Profile;
 
 /// What all requests of one plugin configuration share.
 pub(super) struct Gateway {
@@ -33,10 +36,11 @@ pub(super) struct Gateway {
 pub(super) struct Progress {
     pub(super) is_waiting: Cell<bool>,
     is_replied: Cell<bool>,
-    token_in_query: Cell<bool>,
     body: RefCell<Received>,
-    /// Headers for the response.
-    rate_limit: RefCell<Vec<(&'static str, String)>>,
+    /// Changes to the answer that comes from upstream.
+    response: RefCell<ResponseEdits>,
+    /// Texts by which copies of the token are known in trailers.
+    texts: RefCell<Vec<Vec<u8>>>,
 }
 
 /// What has come of a body.
@@ -174,12 +178,7 @@ impl HttpContext for Http {
         let Some(gateway) = &self.gateway else {
             return self.hold_back();
         };
-        let map = MapType::HttpRequestTrailers;
-        for (name, _) in hostcalls::get_map_bytes(map).unwrap_or_default() {
-            if edits::is_never_forwarded(&gateway.config.profile, &name) {
-                let _ = hostcalls::remove_map_value(map, &name);
-            }
-        }
+        strip_trailers(&gateway.config.profile, &self.progress.texts.borrow());
         let is_pending = matches!(*self.progress.body.borrow(), Received::Pending);
         if is_pending && self.progress.is_waiting.get() {
             return self.on_body(gateway, self.held_back(gateway));
@@ -189,13 +188,7 @@ impl HttpContext for Http {
 
     fn on_http_response_headers(&mut self, _num_headers: usize, _end_of_stream: bool) -> Action {
         if !self.progress.is_replied.get() {
-            if self.progress.token_in_query.get() {
-                keep_private();
-            }
-            for (name, value) in &*self.progress.rate_limit.borrow() {
-                let map = MapType::HttpResponseHeaders;
-                let _ = hostcalls::set_map_value(map, name, Some(value));
-            }
+            change_response(&self.progress.response.borrow());
         }
         Action::Continue
     }
@@ -241,6 +234,7 @@ pub(super) fn decide(
     // Even before a wait: a client that leaves meanwhile reaches the access log.
     apply(&judgement.edits);
     record(&judgement, headers, matches!(charge, Charge::Waits));
+    progress.texts.replace(std::mem::take(&mut judgement.texts));
     match charge {
         Charge::Waits => {
             let (dues, answers) = (judgement.dues, leases.answers());
@@ -263,7 +257,6 @@ pub(super) fn decide(
     }
 
     progress.body.take();
-    progress.token_in_query.set(judgement.token_in_query);
     source.metrics.count_outcome(&judgement.outcome);
     if judgement.outcome.is_ok() && judgement.shadowed.is_some() {
         source.metrics.count_shadowed();
@@ -272,7 +265,7 @@ pub(super) fn decide(
     let rates = rate_limit::headers(&profile.rate_limit_headers, &rates, leases.server_ms(now));
     match &judgement.outcome {
         Ok(_) => {
-            progress.rate_limit.replace(rates);
+            progress.response.replace(response::edits(profile, &judgement, headers, rates));
             Verdict::Forward
         }
         Err(rejection) => {
@@ -294,6 +287,17 @@ fn apply(edits: &Edits) {
     }
     for (name, value) in &edits.set {
         let _ = hostcalls::set_map_value(MapType::HttpRequestHeaders, name, Some(value));
+    }
+}
+
+/// Removes from trailers what is removed from headers.
+fn strip_trailers(profile: &Profile, texts: &[Vec<u8>]) {
+    let map = MapType::HttpRequestTrailers;
+    let traces = Traces::of(&profile.token_form, texts);
+    for (name, value) in hostcalls::get_map_bytes(map).unwrap_or_default() {
+        if edits::is_removed(profile, &traces, &name, &value) {
+            let _ = hostcalls::remove_map_value(map, &name);
+        }
     }
 }
 
@@ -335,22 +339,25 @@ fn send(answer: &Answer) {
     let _ = hostcalls::send_http_response(u32::from(answer.status), headers, body);
 }
 
-/// Keeps an answer to a URL with a token in it out of shared caches, and the URL out of `Referer`.
-fn keep_private() {
+fn change_response(edits: &ResponseEdits) {
     let map = MapType::HttpResponseHeaders;
-    let cache_control = hostcalls::get_map_value_bytes(map, "cache-control").ok().flatten();
-    let is_stricter = cache_control.is_some_and(|value| {
-        let mut parts = value.split(|&byte| byte == b',');
-        parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(b"no-store"))
-    });
-    if !is_stricter {
-        let _ = hostcalls::set_map_value(map, "cache-control", Some("private"));
+    if edits.is_private {
+        let headers = host::response_headers();
+        if let Some(value) = response::private_cache_control(Headers(&headers.entries())) {
+            let _ = hostcalls::set_map_value(map, "cache-control", Some(value));
+        }
     }
-    let _ = hostcalls::set_map_value(map, "referrer-policy", Some("no-referrer"));
+    for (name, value) in &edits.add {
+        let _ = hostcalls::add_map_value(map, name, value);
+    }
+    for (name, value) in &edits.set {
+        let _ = hostcalls::set_map_value(map, name, Some(value));
+    }
 }
 
 fn client_address() -> Option<IpAddr> {
     let address = hostcalls::get_property(vec!["source", "address"]).ok().flatten()?;
     let address = std::str::from_utf8(&address).ok()?;
-    address.parse::<SocketAddr>().ok().map(|address| address.ip())
+    // An IPv4 client of a listener on an IPv6 socket comes as `::ffff:192.0.2.1`.
+    address.parse::<SocketAddr>().ok().map(|address| address.ip().to_canonical())
 }

@@ -68,7 +68,9 @@ impl Metrics {
                 | Rejection::UnusableToken(_),
             ) => self.unauthenticated,
             Err(Rejection::AddressNotAllowed | Rejection::MissingRight(_)) => self.forbidden,
-            Err(Rejection::LimitReached { .. }) => self.over_limit,
+            Err(Rejection::LimitReached { .. } | Rejection::TooManyPreflights { .. }) => {
+                self.over_limit
+            }
             Err(
                 Rejection::BodyUnavailable
                 | Rejection::NoRoom

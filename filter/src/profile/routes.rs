@@ -25,6 +25,8 @@ pub struct Route {
     pub hydration: Option<Hydration>,
     /// The parameter that names what is searched.
     pub search: Option<Search>,
+    /// The parameters by whose properties the answer is filtered or sorted.
+    pub properties: Vec<PropertyParameter>,
     /// The route is a GraphQL endpoint.
     pub graphql: Option<Graphql>,
 }
@@ -48,6 +50,8 @@ struct RouteFile {
     parameter_needs: Vec<ParameterNeeds>,
     hydration: Option<Hydration>,
     search: Option<Search>,
+    #[serde(default)]
+    properties: Vec<PropertyParameter>,
     graphql: Option<Graphql>,
 }
 
@@ -66,6 +70,7 @@ impl From<RouteFile> for Route {
             parameter_needs: file.parameter_needs,
             hydration: file.hydration,
             search: file.search,
+            properties: file.properties,
             graphql: file.graphql,
         }
     }
@@ -173,6 +178,34 @@ pub struct Search {
     pub action: String,
 }
 
+/// A parameter that names properties by which the answer is filtered or sorted.
+///
+/// A path that leads over a relation tells of the related objects, so it needs the action on these.
+#[derive(Clone, Debug, Deserialize)]
+#[serde(deny_unknown_fields)]
+pub struct PropertyParameter {
+    /// Name of the parameter; unlike other parameters that decide, it may stand on routes that do not
+    /// list it.
+    pub parameter: String,
+    /// How it names them.
+    pub form: PropertyForm,
+    /// Action needed on what relations lead to.
+    pub action: String,
+    /// Fields of which it is known that they lead nowhere, whatever the resource.
+    #[serde(default)]
+    pub own_fields: Vec<String>,
+}
+
+/// How a parameter names properties.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Deserialize)]
+#[serde(rename_all = "snake_case")]
+pub enum PropertyForm {
+    /// As members of an object in JSON.
+    Json,
+    /// As paths, one behind the other.
+    Path,
+}
+
 const fn default_max_steps() -> u8 {
     2
 }
@@ -182,6 +215,13 @@ impl Route {
     pub(crate) fn segment<'a>(&self, name: &str, segments: &'a [Cow<'_, str>]) -> Option<&'a str> {
         let index = template(&self.path).position(|part| part == Part::Parameter(name))?;
         segments.get(index).map(AsRef::as_ref)
+    }
+
+    /// Returns the names of the parameters that ask for more than the path does.
+    pub(crate) fn deciding_parameters(&self) -> impl Iterator<Item = &str> {
+        let added = self.parameter_needs.iter().map(|added| added.parameter.as_str());
+        let hydration = self.hydration.iter().map(|hydration| hydration.parameter.as_str());
+        added.chain(hydration).chain(self.search.iter().map(|search| search.parameter.as_str()))
     }
 
     fn check(&self) -> Result<(), String> {

@@ -3,10 +3,10 @@
 use std::collections::BTreeMap;
 use std::rc::Rc;
 
-use ipnet::IpNet;
 use latchkey_protocol::{KeyHash, KeyKind, Resource, Revision, Update};
 use serde::Serialize;
 
+use crate::networks;
 use crate::pages::accounts::Entry as Account;
 use crate::pages::tokens::{self, Entry};
 use crate::pages::{accounts, page_of, page_of_account, usize_of};
@@ -147,8 +147,9 @@ impl Edits {
         let accounts: Vec<Rc<str>> = update.accounts.iter().map(|id| id.as_str().into()).collect();
         let right_sets = update.right_sets.iter().map(json).collect::<Result<Vec<_>, _>>()?;
         for network in update.network_sets.iter().flatten() {
-            let parsed: Result<IpNet, _> = network.parse();
-            parsed.map_err(|_| UpdateError::Network(network.clone()))?;
+            if networks::parse(network).is_none() {
+                return Err(UpdateError::Network(network.clone()));
+            }
         }
         let network_sets = with_none(&update.network_sets)?;
 

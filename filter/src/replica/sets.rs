@@ -9,6 +9,7 @@ use latchkey_protocol::{Identity, Limit, Resource, RightSet};
 use serde::de::DeserializeOwned;
 
 use super::{AccountLimits, AccountRecord};
+use crate::networks;
 use crate::pages::Unreadable;
 use crate::resources::Resources;
 
@@ -61,7 +62,7 @@ impl Sets {
 
     pub(super) fn networks(&mut self, json: &[u8]) -> Result<Rc<[IpNet]>, Unreadable> {
         intern(&mut self.networks, json, |texts: Vec<String>| {
-            texts.iter().map(|text| text.parse().ok()).collect()
+            texts.iter().map(|text| networks::parse(text)).collect()
         })
     }
 

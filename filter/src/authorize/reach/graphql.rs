@@ -16,12 +16,13 @@ use std::rc::Rc;
 use latchkey_protocol::Right;
 use latchkey_protocol::right::EVERY;
 
+use super::properties::{Around, Properties, Reached};
 use super::{Asked, Needed, Part, Requirement};
 use crate::authorize::Rejection;
 use crate::profile::Permission;
 use crate::profile::graphql::{Graphql, NamePattern};
 use crate::resources::{ResourceId, Resources, Role, Target, role};
-use document::{Document, Item, MAX_TOKENS, Operation, What};
+use document::{Argument, Document, Item, MAX_TOKENS, Operation, What};
 
 /// Returns what the queries of a request need.
 ///
@@ -34,11 +35,15 @@ pub(super) fn needed<'p>(
 ) -> Result<Vec<Needed<'p>>, Rejection> {
     let queries = request::queries(asked)?;
     let mut tokens_left = MAX_TOKENS;
-    let documents: Vec<Document<'_>> = queries
-        .iter()
-        .map(|text| Document::parse(text, &mut tokens_left))
-        .collect::<Result<_, _>>()
-        .map_err(|error| Rejection::Graphql(error.to_string()))?;
+    let mut documents: Vec<Document<'_>> = Vec::with_capacity(queries.len());
+    for given in &queries {
+        let mut document = Document::parse(&given.query, &mut tokens_left)
+            .map_err(|error| Rejection::Graphql(error.to_string()))?;
+        if document.uses_variables {
+            document.variables.extend(given.variables()?);
+        }
+        documents.push(document);
+    }
     let resources = asked.key.account.resources();
     needed_by(&documents, graphql, resources, asked.profile.introspection)
         .ok_or_else(|| Rejection::Graphql("the query is too large to be judged".to_owned()))
@@ -99,6 +104,7 @@ impl<'p> Judge<'_, 'p> {
     fn document(&mut self, document: &Document<'_>) {
         // The contexts around an item, the outermost first.
         let mut around: Vec<Context> = Vec::new();
+        let mut arguments = document.arguments.iter().peekable();
         for (index, item) in document.items.iter().enumerate() {
             around.truncate(item.depth);
             let parent = around.last().unwrap_or(&Context::Open);
@@ -114,10 +120,39 @@ impl<'p> Judge<'_, 'p> {
                 What::Field(name) => {
                     let next = document.items.get(index + 1);
                     let is_object = next.is_some_and(|next| next.depth > item.depth);
-                    self.field(name, item, parent, is_object)
+                    let within = self.field(name, item, parent, is_object);
+                    while let Some(argument) = arguments.next_if(|given| given.item == index) {
+                        self.argument(argument, document, &within, item);
+                    }
+                    within
                 }
             };
             around.push(within);
+        }
+    }
+
+    /// Looks at what an argument asks of the objects that its field returns.
+    fn argument(
+        &mut self,
+        argument: &Argument<'_>,
+        document: &Document<'_>,
+        within: &Context,
+        item: &Item<'_>,
+    ) {
+        let Context::Objects { of, .. } = within else {
+            return;
+        };
+        let of = Around::of(of);
+        let mut named = Properties::new(self.resources, &[], &document.variables, self.work_left);
+        named.look_at_argument(argument.name, &argument.value, &of);
+        let Some((Reached { has_everything, ids }, work_left)) = named.reached() else {
+            self.work_left = 0;
+            return;
+        };
+        self.work_left = work_left;
+        self.need(&ids.into_iter().collect::<Vec<_>>(), item);
+        if has_everything {
+            self.everything(item);
         }
     }
 
@@ -283,6 +318,7 @@ const INTROSPECTION_TYPES: [&str; 8] = [
     "__DirectiveLocation",
 ];
 
-/// Most relations that are looked at for a request, as often as fields ask for it: some milliseconds.
+/// Most relations and values that are looked at for a request, as often as fields ask for it: some
+/// milliseconds.
 /// 5,000 fields on types with 50 relations each stay below it.
-const MAX_WORK: usize = 300_000;
+pub(super) const MAX_WORK: usize = 300_000;

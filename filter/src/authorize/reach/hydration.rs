@@ -5,7 +5,7 @@ use std::collections::BTreeSet;
 use latchkey_protocol::Right;
 use latchkey_protocol::right::EVERY;
 
-use super::{Asked, Needed, Part, Reach, Requirement, judged};
+use super::{Asked, Needed, Part, Reach, Requirement};
 use crate::authorize::Rejection;
 use crate::authorize::edits::Rewrite;
 use crate::authorize::rights::is_met;
@@ -50,7 +50,7 @@ pub(super) fn add<'p>(
 /// Returns the number of steps that a request asks for.
 fn steps(asked: &Asked<'_, '_>, hydration: &Hydration) -> Result<u8, Rejection> {
     let Hydration { parameter: name, max_steps, .. } = hydration;
-    let mut parameters = judged(asked.query, name)?;
+    let mut parameters = asked.query.judged(name)?;
     let Some(parameter) = parameters.next() else {
         return Ok(0);
     };

@@ -2,7 +2,7 @@
 
 use latchkey_protocol::right::EVERY;
 
-use super::{Asked, Part, Reach, judged};
+use super::{Asked, Part, Reach};
 use crate::authorize::Rejection;
 use crate::authorize::edits::Rewrite;
 use crate::profile::routes::Search;
@@ -24,13 +24,7 @@ pub(super) fn add<'p>(
         )));
     }
     let mut is_named = false;
-    for parameter in judged(asked.query, name)? {
-        // What narrows the search for one reader and not for another narrows nothing.
-        if !parameter.is_plainly_listed(name) {
-            return Err(Rejection::Parameter(format!(
-                "`{name}`: expected it spelled `{name}`, `{name}[]` or `{name}[0]`"
-            )));
-        }
+    for parameter in asked.query.judged(name)? {
         let Ok(resource) = std::str::from_utf8(&parameter.value) else {
             return Err(Rejection::Parameter(format!("`{name}` is not UTF-8")));
         };

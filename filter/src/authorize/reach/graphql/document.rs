@@ -1,17 +1,37 @@
 //! GraphQL documents: what they select, read within bounds.
 //!
 //! Only what can be executed is read (GraphQL specification, September 2025, section 2), and of it
-//! only what decides the rights: operations, fragments, fields. Arguments, variables and directives
-//! are checked for their form and left out. Nothing here recurses by what a client sends, but for
-//! values and types, to a small depth.
+//! only what decides the rights: operations, fragments, fields with their arguments, and defaults of
+//! variables. Directives are checked for their form and left out. Nothing here recurses by what a client
+//! sends, but for values and types, to a small depth.
 
-use super::lexer::{Lexer, Located, Token};
+use std::borrow::Cow;
+
+use super::lexer::{Lexer, Located, Token, unescaped};
+use crate::authorize::reach::value::Value;
 
 /// What a document selects, in its order: each item is followed by what it contains, one deeper.
 #[derive(Debug, PartialEq, Eq)]
 pub struct Document<'a> {
     /// Definitions have depth 0, their fields depth 1, and so on.
     pub items: Vec<Item<'a>>,
+    /// Arguments of fields, in the order of these.
+    pub arguments: Vec<Argument<'a>>,
+    /// Whether there are variables in them.
+    pub uses_variables: bool,
+    /// What variables may stand for, defaults and what the request gives: name and value.
+    pub variables: Vec<(Cow<'a, str>, Value<'a>)>,
+}
+
+/// An argument of a field.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Argument<'a> {
+    /// Place of the field among the items.
+    pub item: usize,
+    /// Its name.
+    pub name: &'a str,
+    /// What is given.
+    pub value: Value<'a>,
 }
 
 /// A definition, or part of one.
@@ -123,9 +143,14 @@ impl<'a> Document<'a> {
     pub fn parse(text: &'a str, tokens_left: &mut usize) -> Result<Self, DocumentError> {
         let mut lexer = Lexer::new(text, tokens_left);
         let next = lexer.next()?;
-        let mut parser = Parser { lexer, next, items: Vec::new() };
+        let (items, arguments, variables) = (Vec::new(), Vec::new(), Vec::new());
+        let mut parser = Parser {
+            lexer,
+            next,
+            read: Self { items, arguments, uses_variables: false, variables },
+        };
         parser.document()?;
-        let document = Self { items: parser.items };
+        let document = parser.read;
         super::expansion::check(&document)?;
         Ok(document)
     }
@@ -135,7 +160,7 @@ struct Parser<'a, 'b> {
     lexer: Lexer<'a, 'b>,
     /// The token that comes next.
     next: Located<'a>,
-    items: Vec<Item<'a>>,
+    read: Document<'a>,
 }
 
 impl<'a> Parser<'a, '_> {
@@ -146,7 +171,7 @@ impl<'a> Parser<'a, '_> {
                 |operation| Item { depth: 0, line, column, what: What::Operation(operation) };
             match token {
                 Token::Punctuator(b'{') => {
-                    self.items.push(operation(Operation::Query));
+                    self.read.items.push(operation(Operation::Query));
                     self.selections()?;
                 }
                 Token::Name("query") => self.operation(operation(Operation::Query))?,
@@ -155,12 +180,13 @@ impl<'a> Parser<'a, '_> {
                     self.operation(operation(Operation::Subscription))?;
                 }
                 Token::Name("fragment") => self.fragment(line, column)?,
-                Token::End if !self.items.is_empty() => return Ok(()),
+                Token::End if !self.read.items.is_empty() => return Ok(()),
                 Token::End
                 | Token::Name(_)
-                | Token::Literal
+                | Token::Number
                 | Token::Punctuator(_)
-                | Token::Spread => {
+                | Token::Spread
+                | Token::Text(_) => {
                     let expected = Problem::Expected("an operation or a fragment");
                     return Err(DocumentError::new(expected, line, column));
                 }
@@ -169,7 +195,7 @@ impl<'a> Parser<'a, '_> {
     }
 
     fn operation(&mut self, item: Item<'a>) -> Result<(), DocumentError> {
-        self.items.push(item);
+        self.read.items.push(item);
         if let Token::Name(_) = self.next.token {
             self.take()?;
         }
@@ -187,7 +213,7 @@ impl<'a> Parser<'a, '_> {
             return Err(DocumentError::new(Problem::Expected("`on`"), line, column));
         }
         let on = self.name("a type")?;
-        self.items.push(Item { depth: 0, line, column, what: What::Fragment { name, on } });
+        self.read.items.push(Item { depth: 0, line, column, what: What::Fragment { name, on } });
         self.directives(Variables::May)?;
         self.expect(b'{', "`{`")?;
         self.selections()
@@ -211,29 +237,33 @@ impl<'a> Parser<'a, '_> {
                 Token::Name(name) => {
                     let name = if self.skip_if(b':')? { self.name("a field")? } else { name };
                     if self.skip_if(b'(')? {
-                        self.arguments(Variables::May)?;
+                        self.field_arguments()?;
                     }
-                    self.items.push(item(What::Field(name)));
+                    self.read.items.push(item(What::Field(name)));
                     Opens::Perhaps
                 }
                 Token::Spread => match self.next.token {
                     Token::Name("on") => {
                         self.take()?;
                         let on = self.name("a type")?;
-                        self.items.push(item(What::Inline(Some(on))));
+                        self.read.items.push(item(What::Inline(Some(on))));
                         Opens::Always
                     }
                     Token::Name(name) => {
                         self.take()?;
-                        self.items.push(item(What::Spread(name)));
+                        self.read.items.push(item(What::Spread(name)));
                         Opens::Never
                     }
-                    Token::End | Token::Literal | Token::Punctuator(_) | Token::Spread => {
-                        self.items.push(item(What::Inline(None)));
+                    Token::End
+                    | Token::Number
+                    | Token::Punctuator(_)
+                    | Token::Spread
+                    | Token::Text(_) => {
+                        self.read.items.push(item(What::Inline(None)));
                         Opens::Always
                     }
                 },
-                Token::End | Token::Literal | Token::Punctuator(_) => {
+                Token::End | Token::Number | Token::Punctuator(_) | Token::Text(_) => {
                     let expected = Problem::Expected("a field or `...`");
                     return Err(DocumentError::new(expected, line, column));
                 }
@@ -260,11 +290,12 @@ impl<'a> Parser<'a, '_> {
     fn variables(&mut self) -> Result<(), DocumentError> {
         loop {
             self.expect(b'$', "a variable")?;
-            self.name("the name of a variable")?;
+            let name = self.name("the name of a variable")?;
             self.expect(b':', "`:`")?;
             self.type_reference()?;
             if self.skip_if(b'=')? {
-                self.value(Variables::Never, 0)?;
+                let value = self.value(Variables::Never, 0)?;
+                self.read.variables.push((Cow::Borrowed(name), value));
             }
             self.directives(Variables::Never)?;
             if self.skip_if(b')')? {
@@ -297,40 +328,61 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
-    fn arguments(&mut self, variables: Variables) -> Result<(), DocumentError> {
+    /// Reads the arguments of a field, which becomes the next item.
+    fn field_arguments(&mut self) -> Result<(), DocumentError> {
+        let item = self.read.items.len();
         loop {
-            self.name("an argument")?;
-            self.expect(b':', "`:`")?;
-            self.value(variables, 0)?;
+            let (name, value) = self.argument(Variables::May)?;
+            self.read.arguments.push(Argument { item, name, value });
             if self.skip_if(b')')? {
                 return Ok(());
             }
         }
     }
 
-    fn value(&mut self, variables: Variables, depth: usize) -> Result<(), DocumentError> {
+    fn arguments(&mut self, variables: Variables) -> Result<(), DocumentError> {
+        loop {
+            self.argument(variables)?;
+            if self.skip_if(b')')? {
+                return Ok(());
+            }
+        }
+    }
+
+    fn argument(&mut self, variables: Variables) -> Result<(&'a str, Value<'a>), DocumentError> {
+        let name = self.name("an argument")?;
+        self.expect(b':', "`:`")?;
+        Ok((name, self.value(variables, 0)?))
+    }
+
+    fn value(&mut self, variables: Variables, depth: usize) -> Result<Value<'a>, DocumentError> {
         let Located { token, line, column } = self.take()?;
         if depth > MAX_VALUE_DEPTH {
             return Err(DocumentError::new(Problem::TooDeep, line, column));
         }
         match token {
-            Token::Literal | Token::Name(_) => Ok(()),
+            Token::Number | Token::Name("true" | "false" | "null") => Ok(Value::Scalar),
+            Token::Text(text) => Ok(Value::Text(unescaped(text))),
+            Token::Name(name) => Ok(Value::Name(name)),
             Token::Punctuator(b'$') if variables == Variables::May => {
-                self.name("the name of a variable").map(drop)
+                self.read.uses_variables = true;
+                self.name("the name of a variable").map(Value::Variable)
             }
             Token::Punctuator(b'[') => {
+                let mut values = Vec::new();
                 while !self.skip_if(b']')? {
-                    self.value(variables, depth + 1)?;
+                    values.push(self.value(variables, depth + 1)?);
                 }
-                Ok(())
+                Ok(Value::List(values))
             }
             Token::Punctuator(b'{') => {
+                let mut members = Vec::new();
                 while !self.skip_if(b'}')? {
-                    self.name("a member")?;
+                    let name = self.name("a member")?;
                     self.expect(b':', "`:`")?;
-                    self.value(variables, depth + 1)?;
+                    members.push((Cow::Borrowed(name), self.value(variables, depth + 1)?));
                 }
-                Ok(())
+                Ok(Value::Object(members))
             }
             Token::End | Token::Punctuator(_) | Token::Spread => {
                 Err(DocumentError::new(Problem::Expected("a value"), line, column))

@@ -1,14 +1,18 @@
 //! Tokens of a GraphQL document (GraphQL specification, September 2025, section 2.1).
 
+use std::borrow::Cow;
+
 use super::document::{DocumentError, Problem};
 
-/// A token; of values, only their ends matter.
+/// A token; of numbers, only their ends matter.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
 pub(super) enum Token<'a> {
     End,
     Name(&'a str),
-    /// An integer, a float or a string.
-    Literal,
+    /// An integer or a float.
+    Number,
+    /// A string, as it stands between its quotes.
+    Text(&'a str),
     /// One of `! $ & ( ) : = @ [ ] { | }`.
     Punctuator(u8),
     /// `...`.
@@ -158,7 +162,7 @@ impl<'a, 'b> Lexer<'a, 'b> {
         }
         match self.peek(0) {
             Some(byte) if continues_name(byte) || byte == b'.' => Err(Problem::Number),
-            Some(_) | None => Ok(Token::Literal),
+            Some(_) | None => Ok(Token::Number),
         }
     }
 
@@ -172,11 +176,13 @@ impl<'a, 'b> Lexer<'a, 'b> {
 
     fn string(&mut self) -> Result<Token<'a>, Problem> {
         self.at += 1;
+        let start = self.at;
         loop {
             match self.peek(0).ok_or(Problem::String)? {
                 b'"' => {
                     self.at += 1;
-                    return Ok(Token::Literal);
+                    let text = self.text.get(start..self.at - 1);
+                    return text.map(Token::Text).ok_or(Problem::String);
                 }
                 b'\\' => self.escape()?,
                 b'\t' => self.at += 1,
@@ -214,12 +220,14 @@ impl<'a, 'b> Lexer<'a, 'b> {
 
     fn block_string(&mut self) -> Result<Token<'a>, Problem> {
         self.at += 3;
+        let start = self.at;
         loop {
             let rest = self.text.as_bytes().get(self.at..).unwrap_or_default();
             match rest.first().ok_or(Problem::String)? {
                 b'"' if rest.starts_with(b"\"\"\"") => {
                     self.at += 3;
-                    return Ok(Token::Literal);
+                    let text = self.text.get(start..self.at - 3);
+                    return text.map(Token::Text).ok_or(Problem::String);
                 }
                 b'\\' if rest.starts_with(b"\\\"\"\"") => self.at += 4,
                 byte @ (b'\n' | b'\r') => self.end_line(*byte),
@@ -233,4 +241,56 @@ impl<'a, 'b> Lexer<'a, 'b> {
 
 fn continues_name(byte: u8) -> bool {
     byte == b'_' || byte.is_ascii_alphanumeric()
+}
+
+/// Returns what a string says, as it stands between its quotes.
+///
+/// What an escape stands for that is no character is left out: it is in no name.
+pub(super) fn unescaped(text: &str) -> Cow<'_, str> {
+    if !text.contains('\\') {
+        return Cow::Borrowed(text);
+    }
+    let mut said = String::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((before, escape)) = rest.split_once('\\') {
+        said.push_str(before);
+        let (digits, after) = match escape.strip_prefix('u') {
+            Some(code) => match code.strip_prefix('{').and_then(|code| code.split_once('}')) {
+                Some(braced) => braced,
+                None => code.split_at_checked(4).unwrap_or((code, "")),
+            },
+            None => {
+                let mut characters = escape.chars();
+                match characters.next() {
+                    Some(character @ ('"' | '\\' | '/')) => said.push(character),
+                    Some(_) | None => said.push(' '),
+                }
+                rest = characters.as_str();
+                continue;
+            }
+        };
+        said.extend(u32::from_str_radix(digits, 16).ok().and_then(char::from_u32));
+        rest = after;
+    }
+    said.push_str(rest);
+    Cow::Owned(said)
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn string_is_read_as_what_it_says() {
+        for (text, said) in [
+            ("author.email", "author.email"),
+            (r"\u0061uthor", "author"),
+            (r"\u{61}uthor\u{00002e}email", "author.email"),
+            (r#"a\"b\\c\/d\ne"#, r#"a"b\c/d e"#),
+            (r"\ud83d", ""),
+            (r"\u{110000}a", "a"),
+        ] {
+            assert_eq!(unescaped(text), said, "{text}");
+        }
+    }
 }

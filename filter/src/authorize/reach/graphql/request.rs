@@ -1,24 +1,33 @@
 //! The queries in a request: one in the URL, one in a JSON body, or several in a JSON list.
 
+use std::borrow::Cow;
 use std::collections::BTreeMap;
 use std::fmt;
 
 use serde::Deserialize;
 use serde::de::value::MapAccessDeserializer;
 use serde::de::{Deserializer, Error, IgnoredAny, MapAccess, SeqAccess, Visitor};
+use serde_json::value::RawValue;
 
 use super::Asked;
 use crate::authorize::Rejection;
 use crate::authorize::body::{self, Body};
 use crate::authorize::query::Parameter;
+use crate::authorize::reach::value::Value;
 use crate::profile::carriers::Carrier;
 
-/// Returns the texts of all queries of a request.
+/// A query, and what is given for its variables, in JSON.
+pub(super) struct Given<'a> {
+    pub(super) query: Cow<'a, str>,
+    variables: Option<&'a str>,
+}
+
+/// Returns all queries of a request.
 ///
 /// # Errors
 ///
 /// A [`Rejection`] if they cannot be told, or not by all readers alike.
-pub(super) fn queries(asked: &Asked<'_, '_>) -> Result<Vec<String>, Rejection> {
+pub(super) fn queries<'a>(asked: &'a Asked<'_, '_>) -> Result<Vec<Given<'a>>, Rejection> {
     let body = match asked.request.body {
         Body::Pending => return Err(Rejection::BodyPending),
         Body::TooLarge => return Err(Rejection::BodyTooLarge),
@@ -36,9 +45,9 @@ pub(super) fn queries(asked: &Asked<'_, '_>) -> Result<Vec<String>, Rejection> {
         }
         return Ok(vec![query_in_url(asked)?]);
     }
-    // Some servers take the one, some the other, and some whatever the letters.
+    // Some servers take the one, some the other.
     for parameter in asked.query.parameters() {
-        if let Some(name) = DECIDING.iter().find(|name| parameter.is_like(name)) {
+        if let Some(name) = DECIDING.iter().find(|name| parameter.could_be(name)) {
             return Err(unreadable(format_args!(
                 "expected the query in the body, and no `{name}` in the URL"
             )));
@@ -49,7 +58,35 @@ pub(super) fn queries(asked: &Asked<'_, '_>) -> Result<Vec<String>, Rejection> {
     for operation in &operations {
         refuse_persisted(operation.extensions.as_ref())?;
     }
-    Ok(operations.into_iter().map(|operation| operation.query).collect())
+    let given = |Operation { query, variables, .. }: Operation<'a>| Given {
+        query,
+        variables: variables.map(RawValue::get),
+    };
+    Ok(operations.into_iter().map(given).collect())
+}
+
+impl<'a> Given<'a> {
+    /// Returns what is given for variables, by name.
+    ///
+    /// A list gives none; where it is empty, it is how PHP writes an object without members. A text is
+    /// what some servers would read once more.
+    ///
+    /// # Errors
+    ///
+    /// A [`Rejection`] if it cannot be told.
+    pub(super) fn variables(&self) -> Result<Vec<(Cow<'a, str>, Value<'a>)>, Rejection> {
+        let Some(json) = self.variables.filter(|json| !json.is_empty()) else {
+            return Ok(Vec::new());
+        };
+        match serde_json::from_str(json).map_err(unreadable)? {
+            Value::Scalar | Value::List(_) => Ok(Vec::new()),
+            Value::Text(text) if text.is_empty() => Ok(Vec::new()),
+            Value::Object(members) => Ok(members),
+            Value::Name(_) | Value::Text(_) | Value::Variable(_) => {
+                Err(unreadable("expected an object in `variables`"))
+            }
+        }
+    }
 }
 
 fn unreadable(why: impl fmt::Display) -> Rejection {
@@ -57,11 +94,11 @@ fn unreadable(why: impl fmt::Display) -> Rejection {
 }
 
 /// Returns the query of a URL in which nothing else is that a server might go by.
-fn query_in_url(asked: &Asked<'_, '_>) -> Result<String, Rejection> {
+fn query_in_url<'a>(asked: &'a Asked<'_, '_>) -> Result<Given<'a>, Rejection> {
     let is_carrier = |parameter: &Parameter<'_>| {
         asked.profile.carriers.iter().any(|carrier| match carrier {
             Carrier::Bearer(_) | Carrier::Header(_) => false,
-            Carrier::Query(name) => parameter.is(name),
+            Carrier::Query(name) => parameter.could_be(name),
         })
     };
     let mut given: [Option<&Parameter<'_>>; MEMBERS.len()] = [None; MEMBERS.len()];
@@ -77,14 +114,17 @@ fn query_in_url(asked: &Asked<'_, '_>) -> Result<String, Rejection> {
             }
         }
     }
-    let [query, _, _, extensions] = given;
+    let [query, variables, _, extensions] = given;
     if let Some(extensions) = extensions {
         let extensions = serde_json::from_slice(&extensions.value).map_err(unreadable)?;
         refuse_persisted(Some(&extensions))?;
     }
     let query = query.ok_or_else(|| unreadable("expected the parameter `query`"))?;
-    String::from_utf8(query.value.to_vec())
-        .map_err(|_| unreadable("expected the parameter `query` in UTF-8"))
+    let text = |parameter: &'a Parameter<'_>| {
+        std::str::from_utf8(&parameter.value)
+            .map_err(|_| unreadable("expected the parameters in UTF-8"))
+    };
+    Ok(Given { query: Cow::Borrowed(text(query)?), variables: variables.map(text).transpose()? })
 }
 
 /// Refuses a request that names a query which the server keeps: what it would do is not known here.
@@ -104,28 +144,29 @@ type Extensions = BTreeMap<String, IgnoredAny>;
 /// A member that is there twice, or that is not known here, is an error: the server might go by it.
 #[derive(Deserialize)]
 #[serde(deny_unknown_fields)]
-struct Operation {
-    query: String,
+struct Operation<'a> {
+    #[serde(borrow)]
+    query: Cow<'a, str>,
     extensions: Option<Extensions>,
-    #[serde(rename = "variables")]
-    _variables: Option<IgnoredAny>,
+    #[serde(borrow)]
+    variables: Option<&'a RawValue>,
     #[serde(rename = "operationName")]
     _operation_name: Option<IgnoredAny>,
 }
 
 /// The operations of a body: an object, or a list of objects.
-struct Operations(Vec<Operation>);
+struct Operations<'a>(Vec<Operation<'a>>);
 
-impl<'de> Deserialize<'de> for Operations {
+impl<'de> Deserialize<'de> for Operations<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(OneOrMore { may_be_list: true })
     }
 }
 
 /// One operation of a list.
-struct Listed(Operations);
+struct Listed<'a>(Operations<'a>);
 
-impl<'de> Deserialize<'de> for Listed {
+impl<'de> Deserialize<'de> for Listed<'de> {
     fn deserialize<D: Deserializer<'de>>(from: D) -> Result<Self, D::Error> {
         from.deserialize_any(OneOrMore { may_be_list: false }).map(Self)
     }
@@ -136,7 +177,7 @@ struct OneOrMore {
 }
 
 impl<'de> Visitor<'de> for OneOrMore {
-    type Value = Operations;
+    type Value = Operations<'de>;
 
     fn expecting(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str("an object with `query`")
@@ -164,6 +205,6 @@ impl<'de> Visitor<'de> for OneOrMore {
 /// What an operation may consist of.
 const MEMBERS: [&str; 4] = ["query", "variables", "operationName", "extensions"];
 
-/// Parameters by which some servers find the query to run, whatever the body says.
-const DECIDING: [&str; 7] =
-    ["query", "extensions", "id", "queryId", "documentId", "doc_id", "hash"];
+/// Parameters by which some servers find the query to run and its variables, whatever the body says.
+const DECIDING: [&str; 8] =
+    ["query", "variables", "extensions", "id", "queryId", "documentId", "doc_id", "hash"];

@@ -1,0 +1,289 @@
+//! Spellings: what some reader on the way to the API could take a text for.
+//!
+//! Servers and frameworks fold names, each in its own way. What is judged under one name must not be
+//! read under another behind the gateway, so two names are the same here if they are to any of them.
+
+use std::borrow::Cow;
+
+/// Reports whether an upstream could read two names of headers as one.
+///
+/// Gateways to CGI and its like write names in capitals and put `_` for `-` (RFC 3875, section
+/// 4.1.18); PHP and lighttpd do so for every character that is neither a letter nor a digit.
+#[must_use]
+pub fn is_same_header(name: &str, other: &str) -> bool {
+    let fold =
+        |byte: u8| if byte.is_ascii_alphanumeric() { byte.to_ascii_lowercase() } else { b'-' };
+    name.len() == other.len()
+        && name.bytes().zip(other.bytes()).all(|(a, b)| a == b || fold(a) == fold(b))
+}
+
+/// Reports whether some reader could take the name of a parameter, decoded once, for another.
+///
+/// Capitals and signs tell no two names apart: `Content-Type`, `content.type` and `contentType` could
+/// all be `content_type`. Only a sign at the start does, so that `method` is not `_method`. What is
+/// encoded again is read decoded, letters of other alphabets that some readers take for ASCII are read
+/// as those, and what stands before `[`, `.` or NUL, or behind `?`, `;` or `&`, could be a name, too.
+#[must_use]
+pub fn could_be(spelled: &[u8], name: &str) -> bool {
+    if has_letters_of(spelled, name) {
+        return true;
+    }
+    if spelled.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
+        return false;
+    }
+    let text = decoded(spelled);
+    let text = folded(&text);
+    let mut pieces = text.split(|byte| matches!(byte, b'?' | b';' | b'&'));
+    has_letters_of(&text, name)
+        || pieces.any(|piece| {
+            let begins = |end: usize| piece.get(..end).is_some_and(|cut| has_letters_of(cut, name));
+            let mut ends =
+                piece.iter().enumerate().filter(|(_, byte)| matches!(byte, b'[' | b'.' | 0));
+            has_letters_of(piece, name) || ends.any(|(end, _)| begins(end))
+        })
+}
+
+/// Returns a text as a reader sees it that decodes `%XX` and `%uXXXX` until there are none, or the
+/// text itself where there are none.
+#[must_use]
+pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
+    let mut text = Cow::Borrowed(text);
+    for _ in 0..MAX_ROUNDS {
+        match decoded_once(&text) {
+            Some(decoded) => text = Cow::Owned(decoded),
+            None => break,
+        }
+    }
+    text
+}
+
+/// Reports whether two names have the same letters and digits, and both a sign at the start if `name`
+/// has one.
+fn has_letters_of(spelled: &[u8], name: &str) -> bool {
+    let starts_with_sign =
+        |text: &[u8]| text.first().is_some_and(|first| !first.is_ascii_alphanumeric());
+    letters(spelled).eq(letters(name.as_bytes()))
+        && (starts_with_sign(spelled) || !starts_with_sign(name.as_bytes()))
+}
+
+/// Returns the letters and digits of a text, in lower case.
+fn letters(text: &[u8]) -> impl Iterator<Item = u8> {
+    let letters = text.iter().filter(|byte| byte.is_ascii_alphanumeric());
+    letters.map(u8::to_ascii_lowercase)
+}
+
+/// Decodes a text once; none if there is nothing to decode.
+fn decoded_once(text: &[u8]) -> Option<Vec<u8>> {
+    let first = text.iter().position(|&byte| byte == b'%')?;
+    let mut decoded = Vec::with_capacity(text.len());
+    let (plain, mut rest) = text.split_at_checked(first)?;
+    decoded.extend_from_slice(plain);
+    let mut is_changed = false;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        if byte != b'%' {
+            decoded.push(byte);
+        } else if let Some((digits, after)) = after.split_first_chunk::<2>()
+            && let Some(number) = number(digits)
+        {
+            // Four bits each of two digits: it fits.
+            decoded.extend(u8::try_from(number));
+            rest = after;
+            is_changed = true;
+        } else if let Some((&[b'u' | b'U', ref digits @ ..], after)) =
+            after.split_first_chunk::<5>()
+            && let Some(number) = number(digits)
+        {
+            let character = char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER);
+            decoded.extend_from_slice(character.encode_utf8(&mut [0; 4]).as_bytes());
+            rest = after;
+            is_changed = true;
+        } else {
+            decoded.push(byte);
+        }
+    }
+    is_changed.then_some(decoded)
+}
+
+/// Returns the number that hexadecimal digits say.
+fn number(digits: &[u8]) -> Option<u32> {
+    digits.iter().try_fold(0, |number, &digit| Some(number * 16 + char::from(digit).to_digit(16)?))
+}
+
+/// Returns a text with the letters of other alphabets that some readers take for ASCII as those: the
+/// wide ones, those that differ by case rules, and those in two bytes that one would do for.
+fn folded(text: &[u8]) -> Cow<'_, [u8]> {
+    if text.is_ascii() {
+        return Cow::Borrowed(text);
+    }
+    let mut shortest = Vec::with_capacity(text.len());
+    let mut rest = text;
+    while let Some((&byte, after)) = rest.split_first() {
+        rest = after;
+        match (byte, after.split_first()) {
+            (0xc0 | 0xc1, Some((&low, after))) => {
+                shortest.push(((byte & 1) << 6) | (low & 0x3f));
+                rest = after;
+            }
+            _ => shortest.push(byte),
+        }
+    }
+    let characters = String::from_utf8_lossy(&shortest);
+    let folded = characters.chars().map(|character| match character {
+        '\u{ff01}'..='\u{ff5e}' => {
+            char::from_u32(u32::from(character) - 0xfee0).unwrap_or(character)
+        }
+        'ſ' => 's',
+        'ı' | 'İ' => 'i',
+        '\u{212a}' => 'k',
+        _ => character,
+    });
+    Cow::Owned(folded.collect::<String>().into_bytes())
+}
+
+/// How often a text is decoded at most: more often than anything on the way does.
+const MAX_ROUNDS: usize = 4;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    const NAMES: [&str; 6] =
+        ["hydrate", "updateExisting", "content_type", "auth_token", "order_by", "_method"];
+
+    fn signs() -> impl Iterator<Item = char> {
+        (0_u8..128).map(char::from).filter(|sign| !sign.is_ascii_alphanumeric())
+    }
+
+    /// Servers used to read headers as the real ones that were let through as others.
+    #[test]
+    fn header_is_the_same_with_other_signs_and_capitals() {
+        for name in ["x-latchkey-account", "x-http-method-override", "content-type", "x_auth_token"]
+        {
+            for sign in signs() {
+                let spelled = name.replace(['-', '_'], &sign.to_string());
+                assert!(is_same_header(&spelled, name), "{spelled:?}");
+                assert!(is_same_header(&spelled.to_uppercase(), name), "{spelled:?}");
+                let longer = format!("{name}{sign}");
+                assert!(!is_same_header(&longer, name), "{longer:?}");
+            }
+            let other = name.replacen('e', "f", 1);
+            assert!(!is_same_header(&other, name), "{other}");
+        }
+    }
+
+    #[test]
+    fn every_sign_at_every_place_could_be_the_name() {
+        for name in NAMES {
+            for sign in signs() {
+                for place in 0..=name.len() {
+                    let mut spelled = name.to_owned();
+                    spelled.insert(place, sign);
+                    assert!(could_be(spelled.as_bytes(), name), "{spelled:?}");
+                }
+            }
+            for sign in signs() {
+                let spelled = name.replace('_', &sign.to_string());
+                assert!(could_be(spelled.as_bytes(), name), "{spelled:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn every_letter_in_another_form_could_be_the_name() {
+        for name in NAMES {
+            for (place, letter) in name.char_indices() {
+                let code = u32::from(letter);
+                let wide = char::from_u32(code + 0xfee0).unwrap();
+                for form in [
+                    letter.to_ascii_uppercase().to_string(),
+                    letter.to_ascii_lowercase().to_string(),
+                    format!("%{code:02x}"),
+                    format!("%25{code:02X}"),
+                    format!("%2525{code:02x}"),
+                    format!("%u{code:04x}"),
+                    format!("%U{code:04X}"),
+                    format!("%25u{code:04x}"),
+                    wide.to_string(),
+                    format!("%u{:04X}", u32::from(wide)),
+                ] {
+                    let mut spelled = name.to_owned();
+                    spelled.replace_range(place..=place, &form);
+                    assert!(could_be(spelled.as_bytes(), name), "{spelled:?}");
+                }
+                let mut overlong = name.as_bytes().to_vec();
+                let low = u8::try_from(code & 0x3f).unwrap();
+                let bytes = [0xc0 | u8::try_from(code >> 6).unwrap(), 0x80 | low];
+                overlong.splice(place..=place, bytes);
+                assert!(could_be(&overlong, name), "{overlong:x?}");
+            }
+        }
+    }
+
+    #[test]
+    fn name_within_another_could_be_it() {
+        for name in NAMES {
+            for spelled in [
+                format!("{name}[]"),
+                format!("{name}[0]"),
+                format!("{name}[x][y]"),
+                format!("{name}[x"),
+                format!("{name}.x"),
+                format!("{name}\0x"),
+                format!("?{name}"),
+                format!("a?{name}"),
+                format!("a;{name}[x]"),
+                format!("a&{name}"),
+                format!("a%26{name}"),
+                format!("{name}%00x"),
+                format!("{name}%5bx"),
+                format!(" {name} "),
+            ] {
+                assert!(could_be(spelled.as_bytes(), name), "{spelled:?}");
+            }
+        }
+    }
+
+    #[test]
+    fn other_names_are_others() {
+        for name in NAMES {
+            for other in
+                ["", "q", "page", "limit", "a[b]", "%", "%zz", "method", "x.y", "é", "hydr"]
+            {
+                assert!(!could_be(other.as_bytes(), name), "{other} {name}");
+            }
+            for other in
+                [format!("{name}s"), format!("x{name}"), format!("x[{name}]"), format!("a.{name}")]
+            {
+                assert!(!could_be(other.as_bytes(), name), "{other} {name}");
+            }
+        }
+    }
+
+    #[test]
+    fn text_is_decoded_until_nothing_is_left() {
+        for (text, expected) in [
+            ("plain", "plain"),
+            ("%66tq_", "ftq_"),
+            ("%2566tq_", "ftq_"),
+            ("%252566tq%5f", "ftq_"),
+            ("%u0066tq_%", "ftq_%"),
+            ("%%36%36", "f"),
+            ("%zz%4", "%zz%4"),
+        ] {
+            assert_eq!(decoded(text.as_bytes()), expected.as_bytes(), "{text}");
+        }
+    }
+
+    proptest! {
+        #[test]
+        fn no_bytes_make_it_panic(text in proptest::collection::vec(any::<u8>(), 0..64)) {
+            for name in NAMES {
+                let _ = could_be(&text, name);
+            }
+            let _ = decoded(&text);
+        }
+    }
+}
