@@ -175,7 +175,7 @@ fn problem(
     is_listed: bool,
 ) -> String {
     let detail = if is_unauthenticated(rejection) {
-        format!("{rejection}; this API expects its token in {}", profile.token_places())
+        format!("{rejection}; this API expects its token in {}", profile.token_places)
     } else if !is_listed && matches!(rejection, Rejection::MissingRight(_)) {
         NOT_LISTED.to_owned()
     } else {
@@ -246,11 +246,11 @@ fn challenge(profile: &Profile, rejection: &Rejection, is_listed: bool) -> Optio
     let realm = &profile.name;
     match rejection {
         Rejection::MissingToken => {
-            let places = profile.token_places();
+            let places = &profile.token_places;
             Some(format!("{scheme} realm=\"{realm}\", token_in=\"{places}\""))
         }
         Rejection::ExpiredKey | Rejection::UnknownToken | Rejection::UnusableToken(_) => {
-            let places = profile.token_places();
+            let places = &profile.token_places;
             Some(format!(
                 "{scheme} realm=\"{realm}\", error=\"invalid_token\", token_in=\"{places}\""
             ))
@@ -294,6 +294,10 @@ fn scope_text(right: &str) -> String {
 /// Reports whether `Accept` headers ask for problem details by name, and no less than for plain JSON
 /// (RFC 9110, section 12.5.1).
 fn prefers_problem(headers: Headers<'_>) -> bool {
+    // Most clients name something shorter, and none of what follows is of any use then.
+    if headers.named("accept").all(|value| value.len() < PROBLEM_TYPE.len()) {
+        return false;
+    }
     let values = headers.named("accept").filter_map(|value| std::str::from_utf8(value).ok());
     let ranges = values.flat_map(|value| value.split(',').map(range));
     let (mut problem, mut json) = (None, [None; 3]);

@@ -22,6 +22,7 @@ use carriers::{Carrier, MethodOverride, Preflight};
 use keys::{KeyRules, PlanDefault};
 use routes::{Access, Route, RouteTable};
 
+use crate::authorize::edits::HeaderNames;
 use crate::authorize::token::TokenForm;
 
 /// The profiles that ship with the product: name and JSON text.
@@ -48,8 +49,12 @@ pub struct Profile {
     pub carriers: Vec<Carrier>,
     /// By what a token is known wherever else it stands.
     pub token_form: TokenForm,
+    /// Headers that are for the gateway alone.
+    pub removed_headers: HeaderNames,
     /// Names of the headers that may carry a token, as `Vary` lists them.
     pub vary: String,
+    /// Where a token is expected, for people.
+    pub token_places: String,
     /// Authentication scheme named in `WWW-Authenticate`.
     pub challenge: String,
     /// Which `OPTIONS` requests pass without a key.
@@ -144,17 +149,6 @@ impl Profile {
         default.is_some_and(|plan| plan.limits.iter().any(is_anonymous))
     }
 
-    /// Returns where a token is expected, for people.
-    #[must_use]
-    pub fn token_places(&self) -> String {
-        let places = self.carriers.iter().map(|carrier| match carrier {
-            Carrier::Bearer(name) => format!("the header {name} as Bearer"),
-            Carrier::Header(name) => format!("the header {name}"),
-            Carrier::Query(name) => format!("the query parameter {name}"),
-        });
-        places.collect::<Vec<_>>().join(" or ")
-    }
-
     /// Returns the answer set of a name, if there is one.
     #[must_use]
     pub fn answer_set(&self, name: Option<&str>) -> Option<&AnswerSet> {
@@ -246,7 +240,9 @@ impl TryFrom<ProfileFile> for Profile {
         Ok(Self {
             deciding_parameters: deciding.into_iter().map(str::to_owned).collect(),
             token_form: TokenForm::new(&file.keys.token),
+            removed_headers: HeaderNames::removed(&file.carriers, &file.method_override.headers),
             vary: vary(&file.carriers),
+            token_places: token_places(&file.carriers),
             routes: RouteTable::new(file.routes)?,
             name: file.name,
             title: file.title,
@@ -285,6 +281,15 @@ fn vary(carriers: &[Carrier]) -> String {
         Carrier::Query(_) => None,
     });
     headers.collect::<Vec<_>>().join(", ")
+}
+
+fn token_places(carriers: &[Carrier]) -> String {
+    let places = carriers.iter().map(|carrier| match carrier {
+        Carrier::Bearer(name) => format!("the header {name} as Bearer"),
+        Carrier::Header(name) => format!("the header {name}"),
+        Carrier::Query(name) => format!("the query parameter {name}"),
+    });
+    places.collect::<Vec<_>>().join(" or ")
 }
 
 /// Ten a second: what a page sends that asks anew before each request.

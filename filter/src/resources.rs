@@ -109,6 +109,13 @@ pub fn role(relation: &str, field: &str) -> Role {
         segment.len() == field.len()
             && segment.bytes().zip(field.bytes()).all(|(a, b)| a == b || (a == b'-' && b == b'_'))
     };
+    // Nearly all relations are no paths, and other fields.
+    if relation.len() <= field.len() {
+        return if same(relation) { Role::Itself } else { Role::Neither };
+    }
+    if !relation.bytes().any(|byte| byte == b'.') {
+        return Role::Neither;
+    }
     let mut segments = relation.rsplit('.');
     let is_itself = segments.next().is_some_and(same);
     let is_on_the_way = segments.any(same);

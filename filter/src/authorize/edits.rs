@@ -96,17 +96,45 @@ pub fn is_removed(profile: &Profile, traces: &Traces<'_>, name: &str, value: &[u
 
 /// Reports whether a header of this name never reaches the upstream, whatever its value.
 fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
-    let is_carrier = profile.carriers.iter().any(|carrier| match carrier {
-        Carrier::Bearer(header) | Carrier::Header(header) => is_same_header(name, header),
-        Carrier::Query(_) => false,
-    });
-    let is_identity = name
-        .split_at_checked(IDENTITY_PREFIX.len())
-        .is_some_and(|(prefix, _)| is_same_header(prefix, IDENTITY_PREFIX));
-    is_carrier
-        || is_identity
-        || PATH_OVERRIDES.iter().any(|header| is_same_header(name, header))
-        || profile.method_override.headers.iter().any(|header| is_same_header(name, header))
+    let is_identity = matches!(name.as_bytes(), [b'x' | b'X', ..])
+        && name
+            .split_at_checked(IDENTITY_PREFIX.len())
+            .is_some_and(|(prefix, _)| is_same_header(prefix, IDENTITY_PREFIX));
+    is_identity || profile.removed_headers.has(name)
+}
+
+/// Names of headers, found in whatever spelling.
+#[derive(Clone, Debug, Default)]
+pub struct HeaderNames {
+    /// One bit for each length that a name has; few headers have one of these.
+    lengths: u64,
+    names: Vec<String>,
+}
+
+impl HeaderNames {
+    /// Returns the names of headers that are for this proxy alone.
+    #[must_use]
+    pub fn removed(carriers: &[Carrier], method_overrides: &[String]) -> Self {
+        let carriers = carriers.iter().filter_map(|carrier| match carrier {
+            Carrier::Bearer(name) | Carrier::Header(name) => Some(name.as_str()),
+            Carrier::Query(_) => None,
+        });
+        let overrides =
+            PATH_OVERRIDES.into_iter().chain(method_overrides.iter().map(String::as_str));
+        let names: Vec<String> = carriers.chain(overrides).map(str::to_owned).collect();
+        let lengths = names.iter().fold(0, |lengths, name| lengths | Self::bit(name));
+        Self { lengths, names }
+    }
+
+    fn has(&self, name: &str) -> bool {
+        self.lengths & Self::bit(name) != 0
+            && self.names.iter().any(|other| is_same_header(name, other))
+    }
+
+    /// Returns the bit for the length of a name; very long ones share it with shorter ones.
+    fn bit(name: &str) -> u64 {
+        1 << (name.len() % 64)
+    }
 }
 
 /// Returns the path and query that are forwarded, none if they are surely as they were sent; and

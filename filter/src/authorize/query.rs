@@ -6,15 +6,17 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_
 
 use super::Rejection;
 use super::edits::Rewrite;
-use super::spelling::{could_be, decoded};
+use super::spelling::{Spelled, decoded, initial_of};
 
 /// A query string, read once.
 #[derive(Debug)]
 pub struct Query<'a> {
     text: &'a str,
     parameters: Vec<Parameter<'a>>,
+    /// With which letters the names begin that its parameters could have, a bit for each.
+    initials: u32,
     /// Names that only some readers find, within other parameters.
-    hidden: Vec<Vec<u8>>,
+    hidden: Vec<Spelled<'static>>,
 }
 
 /// One parameter of a query string.
@@ -22,8 +24,7 @@ pub struct Query<'a> {
 pub struct Parameter<'a> {
     /// As it was sent: `name=value`.
     pub raw: &'a str,
-    /// Name, decoded once.
-    spelled: Cow<'a, [u8]>,
+    spelled: Spelled<'a>,
     /// Decoded value.
     pub value: Cow<'a, [u8]>,
 }
@@ -33,8 +34,10 @@ impl<'a> Query<'a> {
     #[must_use]
     pub fn parse(text: &'a str) -> Self {
         let parts = text.split('&').filter(|raw| !raw.is_empty());
-        let parameters = parts.map(Parameter::parse).collect();
-        Self { text, parameters, hidden: hidden(text) }
+        let parameters: Vec<Parameter<'_>> = parts.map(Parameter::parse).collect();
+        let initials = |all, parameter: &Parameter<'_>| all | parameter.spelled.initials();
+        let initials = parameters.iter().fold(0, initials);
+        Self { text, parameters, initials, hidden: hidden(text) }
     }
 
     /// Returns the query string as it was sent.
@@ -51,7 +54,10 @@ impl<'a> Query<'a> {
 
     /// Returns the parameters that an upstream could read under a name.
     pub fn named(&self, name: &str) -> impl Iterator<Item = &Parameter<'a>> {
-        self.parameters.iter().filter(move |parameter| could_be(&parameter.spelled, name))
+        // Nearly always there is none, and that is told at once.
+        let is_possible = self.initials & initial_of(name) != 0;
+        let parameters = if is_possible { self.parameters.as_slice() } else { &[] };
+        parameters.iter().filter(move |parameter| parameter.could_be(name))
     }
 
     /// Reports whether an upstream could find a parameter of a name, be it within another one.
@@ -83,7 +89,7 @@ impl<'a> Query<'a> {
     /// Reports whether some upstreams would find a parameter of a name where others see part of another.
     #[must_use]
     pub fn hides(&self, name: &str) -> bool {
-        self.hidden.iter().any(|hidden| could_be(hidden, name))
+        self.hidden.iter().any(|hidden| hidden.could_be(name))
     }
 
     /// Returns the query string without some parameters and with some changes, the rest byte for
@@ -102,7 +108,7 @@ impl<'a> Query<'a> {
                 continue;
             }
             let replaced = rewrites.iter().find_map(|rewrite| match rewrite {
-                Rewrite::Replace { name, value } if could_be(&parameter?.spelled, name) => {
+                Rewrite::Replace { name, value } if parameter?.could_be(name) => {
                     Some(Cow::Owned(encoded(name, value)))
                 }
                 Rewrite::Add { .. } | Rewrite::Replace { .. } => None,
@@ -124,25 +130,25 @@ impl<'a> Query<'a> {
 impl<'a> Parameter<'a> {
     fn parse(raw: &'a str) -> Self {
         let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
-        Self { raw, spelled: decode(name), value: decode(value) }
+        Self { raw, spelled: Spelled::new(decode(name)), value: decode(value) }
     }
 
     /// Reports whether an upstream could read the parameter under a name.
     #[must_use]
     pub fn could_be(&self, name: &str) -> bool {
-        could_be(&self.spelled, name)
+        self.spelled.could_be(name)
     }
 
     /// Reports whether some upstreams would find a parameter of a name within this one.
     #[must_use]
     pub fn hides(&self, name: &str) -> bool {
-        hidden(self.raw).iter().any(|hidden| could_be(hidden, name))
+        hidden(self.raw).iter().any(|hidden| hidden.could_be(name))
     }
 
     /// Reports whether every upstream reads the parameter under a name: it is spelled just so.
     #[must_use]
     pub fn is_plainly(&self, name: &str) -> bool {
-        *self.spelled == *name.as_bytes()
+        self.spelled.text() == name.as_bytes()
     }
 
     /// Reports whether every upstream decodes the value alike: each percent sign is followed by two
@@ -159,7 +165,7 @@ impl<'a> Parameter<'a> {
     /// of its values: `name`, `name[]` or `name[0]`.
     #[must_use]
     pub fn is_plainly_listed(&self, name: &str) -> bool {
-        let Some(rest) = self.spelled.strip_prefix(name.as_bytes()) else {
+        let Some(rest) = self.spelled.text().strip_prefix(name.as_bytes()) else {
             return false;
         };
         match rest {
@@ -172,13 +178,13 @@ impl<'a> Parameter<'a> {
 
 /// Returns the names that a reader could find within parameters: one that takes `;` for a separator,
 /// too, or begins at the last `?`, or tells parameters apart only after it has decoded them.
-fn hidden(text: &str) -> Vec<Vec<u8>> {
+fn hidden(text: &str) -> Vec<Spelled<'static>> {
     // Nearly all query strings have nothing of this kind.
-    if !text.bytes().any(|byte| matches!(byte, b';' | b'?' | b'%')) {
+    if !may_hide(text.as_bytes()) {
         return Vec::new();
     }
     let mut hidden = Vec::new();
-    for raw in text.split('&') {
+    for raw in text.split('&').filter(|raw| may_hide(raw.as_bytes())) {
         let decoded = decoded(raw.as_bytes());
         let mut parts = decoded.split(|byte| matches!(byte, b';' | b'?' | b'&'));
         let mut at = parts.next().map_or(0, <[u8]>::len);
@@ -188,12 +194,28 @@ fn hidden(text: &str) -> Vec<Vec<u8>> {
             let mut sides = part.splitn(2, |&byte| byte == b'=');
             let name = sides.next().unwrap_or_default();
             if !name.is_empty() && (is_behind_semicolon || sides.next().is_some()) {
-                hidden.push(name.to_vec());
+                hidden.push(Spelled::new(Cow::Owned(name.to_vec())));
             }
             at += part.len() + 1;
         }
     }
     hidden
+}
+
+/// Reports whether there is a separator, plain or encoded, or something that is encoded more than once.
+fn may_hide(text: &[u8]) -> bool {
+    let mut rest = text;
+    while let Some(at) = rest.iter().position(|byte| matches!(byte, b';' | b'?' | b'%')) {
+        match rest.get(at..).unwrap_or_default() {
+            [b'%', b'2', b'5' | b'6', ..]
+            | [b'%', b'3', b'b' | b'B' | b'f' | b'F', ..]
+            | [b'%', b'u' | b'U', ..]
+            | [b';' | b'?', ..] => return true,
+            [_, after @ ..] => rest = after,
+            [] => return false,
+        }
+    }
+    false
 }
 
 /// Returns a parameter as it stands in a query string.

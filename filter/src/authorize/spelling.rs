@@ -17,30 +17,84 @@ pub fn is_same_header(name: &str, other: &str) -> bool {
         && name.bytes().zip(other.bytes()).all(|(a, b)| a == b || fold(a) == fold(b))
 }
 
-/// Reports whether some reader could take the name of a parameter, decoded once, for another.
-///
-/// Capitals and signs tell no two names apart: `Content-Type`, `content.type` and `contentType` could
-/// all be `content_type`. Only a sign at the start does, so that `method` is not `_method`. What is
-/// encoded again is read decoded, letters of other alphabets that some readers take for ASCII are read
-/// as those, and what stands before `[`, `.` or NUL, or behind `?`, `;` or `&`, could be a name, too.
+/// The name of a parameter as a client spelled it, decoded once, and what readers could see in it.
+#[derive(Debug)]
+pub struct Spelled<'a> {
+    text: Cow<'a, [u8]>,
+    /// The first letter or digit, in lower case; 0 if there is none.
+    first: u8,
+    /// The text with nothing left to decode, where that could be read in more than one way.
+    unfolded: Option<Box<[u8]>>,
+}
+
+impl<'a> Spelled<'a> {
+    /// Returns a name.
+    #[must_use]
+    pub fn new(text: Cow<'a, [u8]>) -> Self {
+        let plain = without_index(&text);
+        let is_plain = plain.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
+        let unfolded = if is_plain { None } else { Some(folded(&decoded(&text)).into()) };
+        let first = letters(plain).next().unwrap_or_default();
+        Self { text, first, unfolded }
+    }
+
+    /// Returns with which letters the names begin that it could be, a bit for each.
+    #[must_use]
+    pub fn initials(&self) -> u32 {
+        if self.unfolded.is_some() { u32::MAX } else { initial(self.first) }
+    }
+
+    /// Returns it as it was spelled.
+    #[must_use]
+    pub fn text(&self) -> &[u8] {
+        &self.text
+    }
+
+    /// Reports whether some reader could take it for another name.
+    ///
+    /// Capitals and signs tell no two names apart: `Content-Type`, `content.type` and `contentType` could
+    /// all be `content_type`. Only a sign at the start does, so that `method` is not `_method`. What is
+    /// encoded again is read decoded, letters of other alphabets that some readers take for ASCII are
+    /// read as those, and what stands before `[`, `.` or NUL, or behind `?`, `;` or `&`, could be a name,
+    /// too.
+    #[must_use]
+    pub fn could_be(&self, name: &str) -> bool {
+        let Some(text) = &self.unfolded else {
+            // Nearly all names are plain, and others.
+            return letters(name.as_bytes()).next() == Some(self.first)
+                && has_letters_of(without_index(&self.text), name);
+        };
+        let mut pieces = text.split(|byte| matches!(byte, b'?' | b';' | b'&'));
+        has_letters_of(&self.text, name)
+            || has_letters_of(text, name)
+            || pieces.any(|piece| {
+                let begins =
+                    |end: usize| piece.get(..end).is_some_and(|cut| has_letters_of(cut, name));
+                let mut ends =
+                    piece.iter().enumerate().filter(|(_, byte)| matches!(byte, b'[' | b'.' | 0));
+                has_letters_of(piece, name) || ends.any(|(end, _)| begins(end))
+            })
+    }
+}
+
+/// Returns the bit of the letter with which a name begins.
 #[must_use]
-pub fn could_be(spelled: &[u8], name: &str) -> bool {
-    if has_letters_of(spelled, name) {
-        return true;
-    }
-    if spelled.iter().all(|byte| byte.is_ascii_alphanumeric() || matches!(byte, b'_' | b'-')) {
-        return false;
-    }
-    let text = decoded(spelled);
-    let text = folded(&text);
-    let mut pieces = text.split(|byte| matches!(byte, b'?' | b';' | b'&'));
-    has_letters_of(&text, name)
-        || pieces.any(|piece| {
-            let begins = |end: usize| piece.get(..end).is_some_and(|cut| has_letters_of(cut, name));
-            let mut ends =
-                piece.iter().enumerate().filter(|(_, byte)| matches!(byte, b'[' | b'.' | 0));
-            has_letters_of(piece, name) || ends.any(|(end, _)| begins(end))
-        })
+pub fn initial_of(name: &str) -> u32 {
+    initial(letters(name.as_bytes()).next().unwrap_or_default())
+}
+
+fn initial(letter: u8) -> u32 {
+    1 << (letter % 32)
+}
+
+/// Returns a name without the brackets by which it says that it is one of a list: `[]` or `[0]`.
+fn without_index(name: &[u8]) -> &[u8] {
+    let Some(inner) = name.strip_suffix(b"]") else {
+        return name;
+    };
+    let digits = inner.iter().rev().take_while(|byte| byte.is_ascii_digit()).count();
+    let rest = inner.get(..inner.len() - digits).unwrap_or_default();
+    rest.strip_suffix(b"[").unwrap_or(name)
 }
 
 /// Returns a text as a reader sees it that decodes `%XX` and `%uXXXX` until there are none, or the
@@ -149,6 +203,10 @@ mod tests {
     use proptest::prelude::*;
 
     use super::*;
+
+    fn could_be(spelled: &[u8], name: &str) -> bool {
+        Spelled::new(Cow::Borrowed(spelled)).could_be(name)
+    }
 
     const NAMES: [&str; 6] =
         ["hydrate", "updateExisting", "content_type", "auth_token", "order_by", "_method"];

@@ -194,6 +194,9 @@ impl<'a> Traces<'a> {
     /// Reports whether the name of a header or trailer holds a token, the capitals of which are lost there.
     #[must_use]
     pub fn are_in_name(&self, name: &str) -> bool {
+        if name.len() < MIN_TEXT_BYTES {
+            return false;
+        }
         let holds = |text: &[u8]| {
             let mut windows = name.as_bytes().windows(text.len().max(1));
             windows.any(|window| window.eq_ignore_ascii_case(text))

@@ -150,7 +150,7 @@ impl<'p> Judge<'_, 'p> {
             return;
         };
         self.work_left = work_left;
-        self.need(&ids.into_iter().collect::<Vec<_>>(), item);
+        self.need(&ids, item);
         if has_everything {
             self.everything(item);
         }

@@ -5,6 +5,7 @@
 
 use std::borrow::Cow;
 use std::collections::BTreeSet;
+use std::rc::Rc;
 
 use latchkey_protocol::right::EVERY;
 
@@ -21,7 +22,7 @@ pub(super) fn add<'p>(
     parameters: &'p [PropertyParameter],
     reach: &mut Reach<'p>,
 ) -> Result<(), Rejection> {
-    if asked.query.text().is_empty() {
+    if !parameters.iter().any(|given| asked.query.may_have(&given.parameter)) {
         return Ok(());
     }
     let resources = asked.key.account.resources();
@@ -51,7 +52,7 @@ pub(super) fn add<'p>(
         match named.reached() {
             None => return Err(Rejection::Parameter(format!("`{name}`: expected less of it"))),
             Some((Reached { has_everything, ids }, _)) => {
-                for id in ids {
+                for id in ids.into_iter().collect::<BTreeSet<_>>() {
                     reach.add_right(resources.name(id), action, Part::Parameter(name));
                 }
                 if has_everything {
@@ -80,21 +81,22 @@ pub(super) struct Properties<'r> {
 pub(super) struct Reached {
     /// Whether it may be anything.
     pub(super) has_everything: bool,
-    pub(super) ids: BTreeSet<ResourceId>,
+    /// These, some more than once.
+    pub(super) ids: Vec<ResourceId>,
 }
 
 /// The resources of which properties are named.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug)]
 pub(super) struct Around {
-    known: BTreeSet<ResourceId>,
+    known: Rc<[ResourceId]>,
     /// Whether there are some that are not registered.
     has_unknown: bool,
 }
 
 impl Around {
     /// Returns those with these places.
-    pub(super) fn of(ids: &[ResourceId]) -> Self {
-        Self { known: ids.iter().copied().collect(), has_unknown: false }
+    pub(super) fn of(ids: &Rc<[ResourceId]>) -> Self {
+        Self { known: Rc::clone(ids), has_unknown: false }
     }
 }
 
@@ -195,45 +197,55 @@ impl<'r> Properties<'r> {
 
     /// Follows a property path. Returns what its last part is of.
     fn follow(&mut self, path: &str, of: &Around) -> Around {
+        let is_one = path.bytes().all(|byte| byte.is_ascii_alphanumeric() || byte == b'_');
+        if is_one && !path.contains("__") {
+            return self.step(path, of);
+        }
         if of.has_unknown && parts(path).nth(1).is_some() && !self.is_own(path) {
             self.reached.has_everything = true;
         }
-        let mut around = of.clone();
-        for part in parts(path) {
-            // The objects of unknown resources are unknown as well.
-            let has_unknown = around.has_unknown;
-            let mut next = Around { known: BTreeSet::new(), has_unknown };
-            for &id in &around.known {
-                let Some(relations) = self.resources.relations(id) else {
-                    next.has_unknown = true;
+        parts(path).fold(of.clone(), |around, part| self.step(part, &around))
+    }
+
+    /// Returns what a property of some resources is of: of others where it is a relation, and of the same
+    /// ones where it is not.
+    fn step(&mut self, part: &str, of: &Around) -> Around {
+        let mut known: Vec<ResourceId> = Vec::new();
+        // The objects of unknown resources are unknown as well.
+        let mut has_unknown = of.has_unknown;
+        let mut is_same = true;
+        for &id in of.known.iter() {
+            let Some(relations) = self.resources.relations(id) else {
+                (has_unknown, is_same) = (true, false);
+                continue;
+            };
+            self.work_left = self.work_left.saturating_sub(relations.len() + 1);
+            let mut stays = true;
+            for (relation, target) in relations {
+                let role = role(relation, part);
+                if matches!(role, Role::Neither | Role::OnTheWay) {
                     continue;
-                };
-                self.work_left = self.work_left.saturating_sub(relations.len() + 1);
-                if self.work_left == 0 {
-                    return Around::default();
                 }
-                let mut stays = true;
-                for (relation, target) in relations {
-                    let role = role(relation, part);
-                    if matches!(role, Role::Neither | Role::OnTheWay) {
-                        continue;
+                is_same = false;
+                stays &= role == Role::Both;
+                match target {
+                    Target::Any => self.reached.has_everything = true,
+                    Target::Some(ids) => {
+                        self.reached.ids.extend(ids.iter());
+                        known.extend(ids.iter());
                     }
-                    stays &= role == Role::Both;
-                    match target {
-                        Target::Any => self.reached.has_everything = true,
-                        Target::Some(ids) => {
-                            self.reached.ids.extend(ids.iter());
-                            next.known.extend(ids.iter());
-                        }
-                    }
-                }
-                if stays {
-                    next.known.insert(id);
                 }
             }
-            around = next;
+            if stays {
+                known.push(id);
+            }
         }
-        around
+        if is_same {
+            return of.clone();
+        }
+        known.sort_unstable();
+        known.dedup();
+        Around { known: known.into(), has_unknown }
     }
 
     fn is_own(&self, path: &str) -> bool {

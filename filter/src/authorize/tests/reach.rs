@@ -388,7 +388,7 @@ fn body_that_two_readers_could_read_differently_is_refused() {
         ("POST", "", json, "\u{feff}{\"query\":\"{posts{id}}\"}", 400),
         ("POST", "", json, r#"{"query":"{posts{id}}",}"#, 400),
         ("POST", "", json, r#"{"query":"\ud800"}"#, 400),
-        ("POST", "", json, &deep, 400),
+        ("POST", "", json, &deep, 200),
         ("POST", "?query={orders{id}}", json, ok, 400),
         ("POST", "?qu%65ry[]=x", json, ok, 400),
         ("POST", "?a;query=x", json, ok, 400),

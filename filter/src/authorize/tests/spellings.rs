@@ -249,7 +249,7 @@ fn token_is_found_by_its_form_wherever_it_stands() {
             for query in [
                 format!("a={encoded}"),
                 format!("a=before{encoded}&b"),
-                format!("{encoded}"),
+                encoded.clone(),
                 format!("{encoded}=a"),
                 format!("b=c&x{encoded}y=a&d"),
                 format!("a=https://x.example/?t={encoded}"),
