@@ -359,6 +359,13 @@ mod tests {
             (r#"["{type}", "{type}List"]"#, "[]", "graphql.root_fields"),
             (r#""introspection": "allow""#, r#""introspection": "no""#, "introspection"),
             (r#""enforce": true"#, r#""enforce": "no""#, "enforce"),
+            (r#""form": "json""#, r#""form": "xml""#, "properties[0].form"),
+            (
+                r#""unlisted_parameters": "deny""#,
+                r#""unlisted_parameters": 0"#,
+                "unlisted_parameters",
+            ),
+            (r#""preflights_per_minute": 600"#, r#""preflights_per_minute": 0"#, "preflights"),
         ] {
             let broken = flotiq.replacen(from, to, 1);
             assert_ne!(broken, flotiq, "{from}");
