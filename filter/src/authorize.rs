@@ -206,16 +206,25 @@ pub fn authorize<'a>(
     let target = request.headers.named(":path").next().unwrap_or_default();
     let target = &*String::from_utf8_lossy(target);
     let (raw_path, query) = target.split_once('?').unwrap_or((target, ""));
-    let query = Query::parse(query);
+    let mut query = Query::parse(query);
     let found = token::find(profile, &request.headers, &query);
+    let is_token_in_query = edits::remove_tokens(profile, &found.traces, &mut query);
     let path = CanonicalPath::parse(raw_path);
     let is_token_in_path = found.traces.are_in(raw_path.as_bytes());
     let method = request.headers.text(":method").unwrap_or_default();
     let route = path.as_ref().ok().and_then(|path| profile.routes.find(method, &path.segments));
-    let target = Target { text: target, raw_path, path, is_token_in_path, query, method, route };
+    let target = Target {
+        text: target,
+        raw_path,
+        path,
+        is_token_in_path,
+        query,
+        is_token_in_query,
+        method,
+        route,
+    };
 
-    let (edits, token_in_query) =
-        Edits::stripping(profile, request.headers, &target, &found.traces);
+    let edits = Edits::stripping(profile, request.headers, &target, &found.traces);
     let mut judgement = Judgement {
         outcome: Err(Rejection::NotReady),
         holder: None,
@@ -226,7 +235,7 @@ pub fn authorize<'a>(
         shadowed: None,
         edits,
         route,
-        token_in_query,
+        token_in_query: is_token_in_query,
         is_narrowed: false,
         texts: Vec::new(),
     };
@@ -236,7 +245,7 @@ pub fn authorize<'a>(
     if let (Ok(Permit::Key), Some(holder)) = (&judgement.outcome, &judgement.holder) {
         judgement.edits.identify(holder);
         if !rewrites.is_empty() {
-            judgement.edits.forward(profile, &target, &found.traces, &rewrites);
+            judgement.edits.forward(&target, &rewrites);
             judgement.is_narrowed = true;
         }
     }
@@ -262,6 +271,7 @@ struct Target<'a, 'r> {
     path: Result<CanonicalPath<'r>, PathError>,
     is_token_in_path: bool,
     query: Query<'r>,
+    is_token_in_query: bool,
     method: &'r str,
     route: Option<&'a Route>,
 }
@@ -286,8 +296,8 @@ fn decide<'a>(
     if target.query.text().contains('#') {
         return Err(PathError::Fragment.into());
     }
-    let is_in_host = |host: &[u8]| found.traces.are_in(host);
-    if target.is_token_in_path || request.headers.named(":authority").any(is_in_host) {
+    let mut pseudo = request.headers.named(":authority").chain(request.headers.named(":method"));
+    if target.is_token_in_path || pseudo.any(|value| found.traces.are_in(value)) {
         return Err(Rejection::MisplacedToken);
     }
     if let Some(ambiguous) = &found.ambiguous {

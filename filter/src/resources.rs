@@ -105,9 +105,19 @@ pub enum Role {
 /// A `-` counts as `_`, which is how GraphQL would have to name the field.
 #[must_use]
 pub fn role(relation: &str, field: &str) -> Role {
+    role_by(relation, field, |a, b| a == b || (a == b'-' && b == b'_'))
+}
+
+/// The same for a property that is named in a filter or sort order: capitals are no other letters there.
+#[must_use]
+pub fn role_of_property(relation: &str, property: &str) -> Role {
+    role_by(relation, property, |a, b| a.eq_ignore_ascii_case(&b) || (a == b'-' && b == b'_'))
+}
+
+fn role_by(relation: &str, field: &str, is_same: impl Fn(u8, u8) -> bool) -> Role {
     let same = |segment: &str| {
         segment.len() == field.len()
-            && segment.bytes().zip(field.bytes()).all(|(a, b)| a == b || (a == b'-' && b == b'_'))
+            && segment.bytes().zip(field.bytes()).all(|(a, b)| is_same(a, b))
     };
     // Nearly all relations are no paths, and other fields.
     if relation.len() <= field.len() {

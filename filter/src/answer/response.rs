@@ -49,9 +49,18 @@ pub fn edits(
 /// headers say already is stricter.
 #[must_use]
 pub fn private_cache_control(headers: Headers<'_>) -> Option<&'static str> {
-    let mut parts = headers.named("cache-control").flat_map(|value| value.split(|&b| b == b','));
-    let is_stricter = parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(b"no-store"));
-    if is_stricter { None } else { Some("private") }
+    let says = |directive: &[u8]| {
+        let mut parts =
+            headers.named("cache-control").flat_map(|value| value.split(|&b| b == b','));
+        parts.any(|part| part.trim_ascii().eq_ignore_ascii_case(directive))
+    };
+    if says(b"no-store") {
+        None
+    } else if says(b"no-cache") || says(b"must-revalidate") || says(b"max-age=0") {
+        Some("private, no-cache")
+    } else {
+        Some("private")
+    }
 }
 
 #[cfg(test)]
@@ -63,7 +72,8 @@ mod tests {
         for (said, becomes) in [
             (&[][..], Some("private")),
             (&["public, max-age=60"], Some("private")),
-            (&["no-cache"], Some("private")),
+            (&["no-cache"], Some("private, no-cache")),
+            (&["max-age=0, must-revalidate"], Some("private, no-cache")),
             (&["no-store"], None),
             (&["max-age=0, No-Store"], None),
             (&["public", "no-store"], None),

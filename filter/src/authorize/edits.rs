@@ -2,7 +2,7 @@
 
 use std::sync::Arc;
 
-use super::query::Parameter;
+use super::query::Query;
 use super::spelling::is_same_header;
 use super::token::Traces;
 use super::{Headers, Holder, Target};
@@ -45,8 +45,7 @@ pub const ACCOUNT_HEADER: &str = "x-latchkey-account";
 pub const KEY_HEADER: &str = "x-latchkey-key";
 
 impl Edits {
-    /// Returns the changes that every request undergoes, whatever is decided, and whether a token was in
-    /// its query string.
+    /// Returns the changes that every request undergoes, whatever is decided.
     ///
     /// Every copy of the token goes, wherever it stands; so do inbound identity headers, and
     /// headers from which some frameworks take another path than the request's.
@@ -55,7 +54,7 @@ impl Edits {
         headers: Headers<'_>,
         target: &Target<'_, '_>,
         traces: &Traces<'_>,
-    ) -> (Self, bool) {
+    ) -> Self {
         let mut remove: Vec<String> = Vec::new();
         for (name, value) in headers.0 {
             let goes = !name.starts_with(':') && is_removed(profile, traces, name, value);
@@ -64,21 +63,18 @@ impl Edits {
             }
         }
         let mut edits = Self { remove, path: None, set: Vec::new() };
-        let is_in_query = edits.forward(profile, target, traces, &[]);
-        (edits, is_in_query)
+        edits.forward(target, &[]);
+        // The access log has the method as it is.
+        if traces.are_in(target.method.as_bytes()) {
+            edits.set.push((":method", "REMOVED".into()));
+        }
+        edits
     }
 
-    /// Sets the path that is forwarded, with changes to its query. Returns whether a token was in that.
-    pub(super) fn forward(
-        &mut self,
-        profile: &Profile,
-        target: &Target<'_, '_>,
-        traces: &Traces<'_>,
-        rewrites: &[Rewrite],
-    ) -> bool {
-        let (forwarded, is_in_query) = forwarded_target(profile, target, traces, rewrites);
+    /// Sets the path that is forwarded, with changes to its query.
+    pub(super) fn forward(&mut self, target: &Target<'_, '_>, rewrites: &[Rewrite]) {
+        let forwarded = forwarded_target(target, rewrites);
         self.path = forwarded.filter(|forwarded| forwarded != target.text);
-        is_in_query
     }
 
     /// Adds the identity headers.
@@ -92,6 +88,18 @@ impl Edits {
 #[must_use]
 pub fn is_removed(profile: &Profile, traces: &Traces<'_>, name: &str, value: &[u8]) -> bool {
     is_never_forwarded(profile, name) || traces.are_in(value) || traces.are_in_name(name)
+}
+
+/// The same for a trailer, which does not say what the body is, either (RFC 9110, section 6.5.1).
+#[must_use]
+pub fn is_removed_from_trailers(
+    profile: &Profile,
+    traces: &Traces<'_>,
+    name: &str,
+    value: &[u8],
+) -> bool {
+    is_removed(profile, traces, name, value)
+        || OF_BODIES.iter().any(|header| is_same_header(name, header))
 }
 
 /// Reports whether a header of this name never reaches the upstream, whatever its value.
@@ -137,23 +145,31 @@ impl HeaderNames {
     }
 }
 
-/// Returns the path and query that are forwarded, none if they are surely as they were sent; and
-/// whether a token was in the query.
-fn forwarded_target(
-    profile: &Profile,
-    target: &Target<'_, '_>,
-    traces: &Traces<'_>,
-    rewrites: &[Rewrite],
-) -> (Option<String>, bool) {
+/// Returns the path and query that are forwarded; none if they are surely as they were sent.
+fn forwarded_target(target: &Target<'_, '_>, rewrites: &[Rewrite]) -> Option<String> {
     let path = match &target.path {
         _ if target.is_token_in_path => "/",
         Ok(path) => &*path.text,
         Err(_) => target.raw_path,
     };
     if target.text.len() == target.raw_path.len() && rewrites.is_empty() {
-        return ((path != target.raw_path).then(|| path.to_owned()), false);
+        return (path != target.raw_path).then(|| path.to_owned());
     }
-    let query = &target.query;
+    if !target.is_token_in_query && rewrites.is_empty() && path == target.raw_path {
+        return None;
+    }
+    let mut forwarded = path.to_owned();
+    let kept = target.query.rewritten(rewrites);
+    if !kept.is_empty() || target.query.text().is_empty() {
+        forwarded.push('?');
+        forwarded.push_str(&kept);
+    }
+    Some(forwarded)
+}
+
+/// Takes the parameters out of a query in which a token is, or could be to some reader. Returns whether
+/// there is one.
+pub(super) fn remove_tokens(profile: &Profile, traces: &Traces<'_>, query: &mut Query<'_>) -> bool {
     let carriers = || {
         profile.carriers.iter().filter_map(|carrier| match carrier {
             Carrier::Bearer(_) | Carrier::Header(_) => None,
@@ -161,27 +177,19 @@ fn forwarded_target(
         })
     };
     let hides_carrier = carriers().any(|name| query.hides(name));
-    let is_removed = |parameter: &Parameter<'_>| {
+    query.remove(|parameter| {
         carriers().any(|name| parameter.could_be(name))
             || (hides_carrier && carriers().any(|name| parameter.hides(name)))
             || traces.are_in(parameter.raw.as_bytes())
             || (parameter.raw.contains('+') && traces.are_in(&parameter.value))
-    };
-    let is_in_query = query.parameters().iter().any(is_removed);
-    if !is_in_query && rewrites.is_empty() && path == target.raw_path {
-        return (None, false);
-    }
-    let mut forwarded = path.to_owned();
-    let kept = query.rewritten(is_removed, rewrites);
-    if !kept.is_empty() || query.text().is_empty() {
-        forwarded.push('?');
-        forwarded.push_str(&kept);
-    }
-    (Some(forwarded), is_in_query)
+    })
 }
 
 /// What the names of all identity headers start with.
 const IDENTITY_PREFIX: &str = "x-latchkey-";
+
+/// Headers by which a body is read.
+const OF_BODIES: [&str; 3] = ["content-encoding", "content-type", "content-length"];
 
 /// Headers from which IIS and some PHP frameworks take the path.
 const PATH_OVERRIDES: [&str; 2] = ["x-original-url", "x-rewrite-url"];

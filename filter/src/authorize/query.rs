@@ -6,7 +6,7 @@ use percent_encoding::{AsciiSet, NON_ALPHANUMERIC, percent_decode, utf8_percent_
 
 use super::Rejection;
 use super::edits::Rewrite;
-use super::spelling::{Spelled, decoded, initial_of};
+use super::spelling::{Spelled, decodings, initial_of};
 
 /// A query string, read once.
 #[derive(Debug)]
@@ -27,6 +27,8 @@ pub struct Parameter<'a> {
     spelled: Spelled<'a>,
     /// Decoded value.
     pub value: Cow<'a, [u8]>,
+    /// Whether it goes no further, so that it decides nothing.
+    is_removed: bool,
 }
 
 impl<'a> Query<'a> {
@@ -46,10 +48,20 @@ impl<'a> Query<'a> {
         self.text
     }
 
-    /// Returns the parameters, in order.
-    #[must_use]
-    pub fn parameters(&self) -> &[Parameter<'a>] {
-        &self.parameters
+    /// Returns the parameters that go on, in order.
+    pub fn parameters(&self) -> impl Iterator<Item = &Parameter<'a>> {
+        self.parameters.iter().filter(|parameter| !parameter.is_removed)
+    }
+
+    /// Takes those parameters out of what decides and is forwarded of which this is true. Returns whether
+    /// there is one.
+    pub fn remove(&mut self, is_removed: impl Fn(&Parameter<'_>) -> bool) -> bool {
+        let mut is_any = false;
+        for parameter in &mut self.parameters {
+            parameter.is_removed = is_removed(parameter);
+            is_any |= parameter.is_removed;
+        }
+        is_any
     }
 
     /// Returns the parameters that an upstream could read under a name.
@@ -57,7 +69,8 @@ impl<'a> Query<'a> {
         // Nearly always there is none, and that is told at once.
         let is_possible = self.initials & initial_of(name) != 0;
         let parameters = if is_possible { self.parameters.as_slice() } else { &[] };
-        parameters.iter().filter(move |parameter| parameter.could_be(name))
+        let goes_on = |parameter: &&Parameter<'a>| !parameter.is_removed;
+        parameters.iter().filter(goes_on).filter(move |parameter| parameter.could_be(name))
     }
 
     /// Reports whether an upstream could find a parameter of a name, be it within another one.
@@ -89,22 +102,18 @@ impl<'a> Query<'a> {
     /// Reports whether some upstreams would find a parameter of a name where others see part of another.
     #[must_use]
     pub fn hides(&self, name: &str) -> bool {
-        self.hidden.iter().any(|hidden| hidden.could_be(name))
+        self.hidden.len() > MAX_HIDDEN || self.hidden.iter().any(|hidden| hidden.could_be(name))
     }
 
-    /// Returns the query string without some parameters and with some changes, the rest byte for
-    /// byte.
-    pub fn rewritten(
-        &self,
-        removed: impl Fn(&Parameter<'_>) -> bool,
-        rewrites: &[Rewrite],
-    ) -> String {
+    /// Returns the query string without what was removed and with some changes, the rest byte for byte.
+    #[must_use]
+    pub fn rewritten(&self, rewrites: &[Rewrite]) -> String {
         let mut parameters = self.parameters.iter();
         let mut parts: Vec<Cow<'_, str>> = Vec::with_capacity(self.parameters.len());
         for raw in self.text.split('&') {
             // An empty part is no parameter.
             let parameter = if raw.is_empty() { None } else { parameters.next() };
-            if parameter.is_some_and(&removed) {
+            if parameter.is_some_and(|parameter| parameter.is_removed) {
                 continue;
             }
             let replaced = rewrites.iter().find_map(|rewrite| match rewrite {
@@ -130,7 +139,7 @@ impl<'a> Query<'a> {
 impl<'a> Parameter<'a> {
     fn parse(raw: &'a str) -> Self {
         let (name, value) = raw.split_once('=').unwrap_or((raw, ""));
-        Self { raw, spelled: Spelled::new(decode(name)), value: decode(value) }
+        Self { raw, spelled: Spelled::new(decode(name)), value: decode(value), is_removed: false }
     }
 
     /// Reports whether an upstream could read the parameter under a name.
@@ -184,19 +193,33 @@ fn hidden(text: &str) -> Vec<Spelled<'static>> {
         return Vec::new();
     }
     let mut hidden = Vec::new();
+    let mut add = |name: &[u8]| {
+        if !name.is_empty() && hidden.len() <= MAX_HIDDEN {
+            hidden.push(Spelled::new(Cow::Owned(name.to_vec())));
+        }
+    };
+    let name_and_value = |part: &[u8]| {
+        let mut sides = part.splitn(2, |&byte| byte == b'=');
+        (sides.next().unwrap_or_default().to_vec(), sides.next().is_some())
+    };
     for raw in text.split('&').filter(|raw| may_hide(raw.as_bytes())) {
-        let decoded = decoded(raw.as_bytes());
-        let mut parts = decoded.split(|byte| matches!(byte, b';' | b'?' | b'&'));
-        let mut at = parts.next().map_or(0, <[u8]>::len);
-        for part in parts {
-            // Text for people has question marks and semicolons; a parameter has a value, too.
-            let is_behind_semicolon = raw.contains(';') && decoded.get(at) == Some(&b';');
-            let mut sides = part.splitn(2, |&byte| byte == b'=');
-            let name = sides.next().unwrap_or_default();
-            if !name.is_empty() && (is_behind_semicolon || sides.next().is_some()) {
-                hidden.push(Spelled::new(Cow::Owned(name.to_vec())));
+        for part in raw.split(';').skip(1) {
+            add(&decode(part.split('=').next().unwrap_or_default()));
+        }
+        // Text for people has question marks and separators, too; a parameter has a value.
+        for part in raw.split('?').skip(1) {
+            let (name, has_value) = name_and_value(part.as_bytes());
+            if has_value {
+                add(&name);
             }
-            at += part.len() + 1;
+        }
+        for reading in decodings(raw.as_bytes()).skip(1) {
+            for part in reading.split(|byte| matches!(byte, b'&' | b';')).skip(1) {
+                let (name, has_value) = name_and_value(part);
+                if has_value {
+                    add(&name);
+                }
+            }
         }
     }
     hidden
@@ -208,7 +231,7 @@ fn may_hide(text: &[u8]) -> bool {
     while let Some(at) = rest.iter().position(|byte| matches!(byte, b';' | b'?' | b'%')) {
         match rest.get(at..).unwrap_or_default() {
             [b'%', b'2', b'5' | b'6', ..]
-            | [b'%', b'3', b'b' | b'B' | b'f' | b'F', ..]
+            | [b'%', b'3', b'b' | b'B', ..]
             | [b'%', b'u' | b'U', ..]
             | [b';' | b'?', ..] => return true,
             [_, after @ ..] => rest = after,
@@ -232,6 +255,9 @@ fn decode(text: &str) -> Cow<'_, [u8]> {
     let spaced: Vec<u8> = text.bytes().map(|byte| if byte == b'+' { b' ' } else { byte }).collect();
     Cow::Owned(percent_decode(&spaced).collect())
 }
+
+/// Most names that are looked at within parameters; where there are more, any name could be among them.
+const MAX_HIDDEN: usize = 256;
 
 /// All but the unreserved characters (RFC 3986, section 2.3).
 const ENCODED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
@@ -272,7 +298,6 @@ mod tests {
 
     #[test]
     fn removal_leaves_the_rest_byte_for_byte() {
-        let removed = |parameter: &Parameter<'_>| parameter.is_plainly("t");
         for (raw, rest) in [
             ("t=1", ""),
             ("a=%7e&t=1&b=+", "a=%7e&b=+"),
@@ -281,7 +306,11 @@ mod tests {
             ("t", ""),
             ("T=1", "T=1"),
         ] {
-            assert_eq!(Query::parse(raw).rewritten(removed, &[]), rest, "{raw}");
+            let mut query = Query::parse(raw);
+            let is_removed = query.remove(|parameter| parameter.is_plainly("t"));
+            assert_eq!((query.rewritten(&[]).as_str(), is_removed), (rest, raw != rest), "{raw}");
+            let decides = query.parameters().any(|parameter| parameter.is_plainly("t"));
+            assert!(!decides, "it decides nothing any more");
         }
     }
 
@@ -296,7 +325,7 @@ mod tests {
             ("%68ydrate=2", vec![replace], "hydrate=0"),
             ("&&q", vec![], "&&q"),
         ] {
-            assert_eq!(Query::parse(raw).rewritten(|_| false, &rewrites), rest, "{raw}");
+            assert_eq!(Query::parse(raw).rewritten(&rewrites), rest, "{raw}");
         }
     }
 
@@ -311,7 +340,9 @@ mod tests {
             ("a=1%26hydrate=2", true),
             ("a=1%2526hydrate%253D2", true),
             ("a=1%3bhydrate=2", true),
-            ("a=1%3Fhydrate=2", true),
+            ("a=1%3Fhydrate=2", false),
+            ("return=https%3A%2F%2Fx%2F%3Fhydrate%3D1", false),
+            ("a=1%2525252526hydrate%3D2", true),
             ("hydrate=1;a=2", false),
             ("a=1&hydrate=2", false),
             ("a=;hydrated", false),
@@ -328,7 +359,7 @@ mod tests {
             [("a=%7b%7D", true), ("a", true), ("a=%", false), ("a=%7", false), ("a=%zz", false)]
         {
             let query = Query::parse(raw);
-            assert_eq!(query.parameters()[0].is_cleanly_encoded(), clean, "{raw}");
+            assert_eq!(query.parameters[0].is_cleanly_encoded(), clean, "{raw}");
         }
     }
 }

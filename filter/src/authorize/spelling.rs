@@ -18,13 +18,18 @@ pub fn is_same_header(name: &str, other: &str) -> bool {
 }
 
 /// The name of a parameter as a client spelled it, decoded once, and what readers could see in it.
+///
+/// Capitals and signs tell no two names apart: `Content-Type`, `content.type` and `contentType` could
+/// all be `content_type`. Only a sign at the start does, so that `method` is not `_method`. What is
+/// encoded again is read decoded, each time; a character that is not ASCII could be the letter that it
+/// looks like; what stands before a bracket, `.` or NUL, or beside `?`, `;`, `&` or `=`, could be a name, too.
 #[derive(Debug)]
 pub struct Spelled<'a> {
     text: Cow<'a, [u8]>,
-    /// The first letter or digit, in lower case; 0 if there is none.
-    first: u8,
-    /// The text with nothing left to decode, where that could be read in more than one way.
-    unfolded: Option<Box<[u8]>>,
+    /// With which letters the names begin that it could be, a bit for each.
+    initials: u32,
+    /// Where it could be read in more than one way, all of them.
+    outline: Option<Box<[u8]>>,
 }
 
 impl<'a> Spelled<'a> {
@@ -32,16 +37,30 @@ impl<'a> Spelled<'a> {
     #[must_use]
     pub fn new(text: Cow<'a, [u8]>) -> Self {
         let plain = without_index(&text);
-        let is_plain = plain.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-'));
-        let unfolded = if is_plain { None } else { Some(folded(&decoded(&text)).into()) };
-        let first = letters(plain).next().unwrap_or_default();
-        Self { text, first, unfolded }
+        if plain.iter().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'_' | b'-')) {
+            let initials = initial(letters(plain).next().unwrap_or_default());
+            return Self { text, initials, outline: None };
+        }
+        let mut outline = Vec::new();
+        for reading in decodings(&text) {
+            draw(&folded(&reading), &mut outline);
+        }
+        let pieces = outline.split(|&mark| matches!(mark, NEXT | AGAIN));
+        let initials = pieces.fold(0, |all, piece| {
+            let first = piece.iter().find(|mark| !matches!(**mark, SIGN | CUT));
+            all | match first {
+                None => 0,
+                Some(&UNKNOWN) => u32::MAX,
+                Some(&letter) => initial(letter),
+            }
+        });
+        Self { text, initials, outline: Some(outline.into()) }
     }
 
     /// Returns with which letters the names begin that it could be, a bit for each.
     #[must_use]
     pub fn initials(&self) -> u32 {
-        if self.unfolded.is_some() { u32::MAX } else { initial(self.first) }
+        self.initials
     }
 
     /// Returns it as it was spelled.
@@ -51,31 +70,101 @@ impl<'a> Spelled<'a> {
     }
 
     /// Reports whether some reader could take it for another name.
-    ///
-    /// Capitals and signs tell no two names apart: `Content-Type`, `content.type` and `contentType` could
-    /// all be `content_type`. Only a sign at the start does, so that `method` is not `_method`. What is
-    /// encoded again is read decoded, letters of other alphabets that some readers take for ASCII are
-    /// read as those, and what stands before `[`, `.` or NUL, or behind `?`, `;` or `&`, could be a name,
-    /// too.
     #[must_use]
     pub fn could_be(&self, name: &str) -> bool {
-        let Some(text) = &self.unfolded else {
-            // Nearly all names are plain, and others.
-            return letters(name.as_bytes()).next() == Some(self.first)
-                && has_letters_of(without_index(&self.text), name);
-        };
-        let mut pieces = text.split(|byte| matches!(byte, b'?' | b';' | b'&'));
-        has_letters_of(&self.text, name)
-            || has_letters_of(text, name)
-            || pieces.any(|piece| {
-                let begins =
-                    |end: usize| piece.get(..end).is_some_and(|cut| has_letters_of(cut, name));
-                let mut ends =
-                    piece.iter().enumerate().filter(|(_, byte)| matches!(byte, b'[' | b'.' | 0));
-                has_letters_of(piece, name) || ends.any(|(end, _)| begins(end))
-            })
+        // Nearly all names are plain, and others.
+        if self.initials & initial_of(name) == 0 {
+            return false;
+        }
+        match &self.outline {
+            None => has_letters_of(without_index(&self.text), name),
+            Some(outline) => {
+                let mut readings = outline.split(|&mark| mark == AGAIN);
+                readings.any(|reading| {
+                    let mut pieces = reading.split(|&mark| mark == NEXT);
+                    is_outline_of(reading, name) || pieces.any(|piece| is_outline_of(piece, name))
+                })
+            }
+        }
     }
 }
+
+/// Adds the outline of a text: its letters and digits in lower case, and marks for what is between.
+fn draw(text: &[u8], outline: &mut Vec<u8>) {
+    outline.push(AGAIN);
+    for &byte in text {
+        let mark = match byte {
+            b'?' | b';' | b'&' | b'=' => NEXT,
+            b'[' | b']' | b'.' | 0 => CUT,
+            0x80.. => UNKNOWN,
+            _ if byte.is_ascii_alphanumeric() => byte.to_ascii_lowercase(),
+            _ => SIGN,
+        };
+        // However many signs there are: they are as good as one.
+        match outline.last().copied() {
+            Some(SIGN) if mark == CUT => {
+                outline.pop();
+                outline.push(CUT);
+            }
+            Some(SIGN | CUT) if matches!(mark, SIGN | CUT) => {}
+            Some(NEXT) if mark == NEXT => {}
+            Some(_) | None => outline.push(mark),
+        }
+    }
+}
+
+/// Reports whether a part of an outline could be a name.
+fn is_outline_of(piece: &[u8], name: &str) -> bool {
+    let letters: Vec<u8> = letters(name.as_bytes()).take(MAX_LETTERS).collect();
+    let needs_sign = name.bytes().next().is_some_and(|first| !first.is_ascii_alphanumeric());
+    if needs_sign && !matches!(piece.first(), Some(&(SIGN | CUT | UNKNOWN | NEXT))) {
+        return false;
+    }
+    let whole = 1_u64 << letters.len();
+    // How many letters of the name may be there so far, a bit for each number.
+    let mut matched = 1_u64;
+    let (mut plain, mut unknown) = (0, 0);
+    let is_enough = |plain: usize, matched: u64| matched & whole != 0 && plain * 2 >= letters.len();
+    for &mark in piece {
+        match mark {
+            CUT if is_enough(plain, matched) => return true,
+            CUT | SIGN | NEXT => {}
+            UNKNOWN => {
+                // Two bytes at the least for a character, which stands for two letters at the most.
+                unknown += 1;
+                matched |= matched << 1;
+            }
+            letter => {
+                plain += 1;
+                let next = |(at, other): (usize, &u8)| {
+                    if *other == letter && matched & (1 << at) != 0 { 1 << (at + 1) } else { 0 }
+                };
+                matched = letters.iter().enumerate().map(next).fold(0, |all, bit| all | bit);
+            }
+        }
+        if matched == 0 || plain > letters.len() || unknown > MAX_UNKNOWN {
+            return false;
+        }
+    }
+    is_enough(plain, matched)
+}
+
+/// Marks in outlines: the text as it is read when it is decoded once more begins.
+const AGAIN: u8 = b'%';
+/// The next part begins.
+const NEXT: u8 = b'&';
+/// A sign, or several.
+const SIGN: u8 = b'-';
+/// Signs at which some readers end a name.
+const CUT: u8 = b'.';
+/// A byte of a character that is not ASCII.
+const UNKNOWN: u8 = 0xff;
+
+/// Most letters of a name that are compared.
+const MAX_LETTERS: usize = 48;
+
+/// Most bytes that are not ASCII in what could be the name of a parameter of ours.
+const MAX_UNKNOWN: usize = 2 * MAX_LETTERS;
 
 /// Returns the bit of the letter with which a name begins.
 #[must_use]
@@ -97,18 +186,23 @@ fn without_index(name: &[u8]) -> &[u8] {
     rest.strip_suffix(b"[").unwrap_or(name)
 }
 
-/// Returns a text as a reader sees it that decodes `%XX` and `%uXXXX` until there are none, or the
-/// text itself where there are none.
+/// Returns a text as readers see it that decode `%XX`, `%uXXXX` and `\uXXXX` once, twice and so on, until
+/// there is nothing left to decode; itself first.
+pub fn decodings(text: &[u8]) -> impl Iterator<Item = Cow<'_, [u8]>> {
+    std::iter::successors(Some(Cow::Borrowed(text)), |text| decoded_once(text).map(Cow::Owned))
+        .take(MAX_ROUNDS + 1)
+}
+
+/// Returns a text with nothing left to decode, as far as it is decoded here.
 #[must_use]
 pub fn decoded(text: &[u8]) -> Cow<'_, [u8]> {
-    let mut text = Cow::Borrowed(text);
-    for _ in 0..MAX_ROUNDS {
-        match decoded_once(&text) {
-            Some(decoded) => text = Cow::Owned(decoded),
-            None => break,
-        }
-    }
-    text
+    decodings(text).last().unwrap_or_default()
+}
+
+/// Reports whether a text is encoded more often than anything on the way decodes.
+#[must_use]
+pub fn is_encoded_too_often(text: &[u8]) -> bool {
+    decodings(text).nth(MAX_ROUNDS).is_some_and(|text| decoded_once(&text).is_some())
 }
 
 /// Reports whether two names have the same letters and digits, and both a sign at the start if `name`
@@ -128,24 +222,23 @@ fn letters(text: &[u8]) -> impl Iterator<Item = u8> {
 
 /// Decodes a text once; none if there is nothing to decode.
 fn decoded_once(text: &[u8]) -> Option<Vec<u8>> {
-    let first = text.iter().position(|&byte| byte == b'%')?;
+    let first = text.iter().position(|&byte| matches!(byte, b'%' | b'\\'))?;
     let mut decoded = Vec::with_capacity(text.len());
     let (plain, mut rest) = text.split_at_checked(first)?;
     decoded.extend_from_slice(plain);
     let mut is_changed = false;
     while let Some((&byte, after)) = rest.split_first() {
         rest = after;
-        if byte != b'%' {
-            decoded.push(byte);
-        } else if let Some((digits, after)) = after.split_first_chunk::<2>()
+        if byte == b'%'
+            && let Some((digits, after)) = after.split_first_chunk::<2>()
             && let Some(number) = number(digits)
         {
             // Four bits each of two digits: it fits.
             decoded.extend(u8::try_from(number));
             rest = after;
             is_changed = true;
-        } else if let Some((&[b'u' | b'U', ref digits @ ..], after)) =
-            after.split_first_chunk::<5>()
+        } else if matches!(byte, b'%' | b'\\')
+            && let Some((&[b'u' | b'U', ref digits @ ..], after)) = after.split_first_chunk::<5>()
             && let Some(number) = number(digits)
         {
             let character = char::from_u32(number).unwrap_or(char::REPLACEMENT_CHARACTER);
@@ -166,7 +259,8 @@ fn number(digits: &[u8]) -> Option<u32> {
 
 /// Returns a text with the letters of other alphabets that some readers take for ASCII as those: the
 /// wide ones, those that differ by case rules, and those in two bytes that one would do for.
-fn folded(text: &[u8]) -> Cow<'_, [u8]> {
+#[must_use]
+pub fn folded(text: &[u8]) -> Cow<'_, [u8]> {
     if text.is_ascii() {
         return Cow::Borrowed(text);
     }
@@ -196,7 +290,7 @@ fn folded(text: &[u8]) -> Cow<'_, [u8]> {
 }
 
 /// How often a text is decoded at most: more often than anything on the way does.
-const MAX_ROUNDS: usize = 4;
+const MAX_ROUNDS: usize = 6;
 
 #[cfg(test)]
 mod tests {

@@ -6,7 +6,7 @@ use latchkey_protocol::TokenFormat;
 use memchr::memmem;
 
 use super::query::Query;
-use super::spelling::{decoded, is_same_header};
+use super::spelling::{decodings, is_encoded_too_often, is_same_header};
 use super::{Headers, Rejection};
 use crate::profile::Profile;
 use crate::profile::carriers::Carrier;
@@ -169,10 +169,10 @@ impl<'a> Found<'a> {
 impl<'a> Traces<'a> {
     /// Takes note of a text of which no copy may travel on.
     ///
-    /// One too short to be a token is not looked for: it would be found in innocent text. Nor are
-    /// more than a few: a request with so many is refused, and each costs a look at every header.
+    /// One too short to be a token is not looked for: it would be found in innocent text; nor is one too
+    /// long. Nor are more than a few: a request with so many is refused, and each costs a look at every header.
     fn keep(&mut self, text: Cow<'a, [u8]>) {
-        if text.len() >= MIN_TEXT_BYTES
+        if (MIN_TEXT_BYTES..=MAX_TOKEN_BYTES).contains(&text.len())
             && self.texts.len() < MAX_TEXTS
             && !self.form.is_in(&text)
             && !self.texts.contains(&text)
@@ -181,14 +181,18 @@ impl<'a> Traces<'a> {
         }
     }
 
-    /// Reports whether a text holds a token, as it stands or encoded.
+    /// Reports whether a text holds a token, as it stands or decoded, however often; what is encoded more
+    /// often than is looked at here could hold one.
     #[must_use]
     pub fn are_in(&self, text: &[u8]) -> bool {
-        // Most texts are shorter than a token; to see that takes no search.
-        self.are_plainly_in(text)
-            || (text.len() >= MIN_TEXT_BYTES
-                && text.contains(&b'%')
-                && self.are_plainly_in(&decoded(text)))
+        // Most texts are shorter than a token, or not encoded; to see that takes no search.
+        if text.len() < MIN_TEXT_BYTES {
+            return false;
+        }
+        if memchr::memchr2(b'%', b'\\', text).is_none() {
+            return self.are_plainly_in(text);
+        }
+        decodings(text).any(|reading| self.are_plainly_in(&reading)) || is_encoded_too_often(text)
     }
 
     /// Reports whether the name of a header or trailer holds a token, the capitals of which are lost there.
@@ -198,10 +202,12 @@ impl<'a> Traces<'a> {
             return false;
         }
         let holds = |text: &[u8]| {
-            let mut windows = name.as_bytes().windows(text.len().max(1));
-            windows.any(|window| window.eq_ignore_ascii_case(text))
+            let (name, text) = (name.to_ascii_lowercase(), text.to_ascii_lowercase());
+            memmem::find(name.as_bytes(), &text).is_some()
         };
-        self.form.is_in_lowered(name.as_bytes()) || self.texts.iter().any(|text| holds(text))
+        let may_hold = |text: &[u8]| text.len() <= name.len();
+        self.form.is_in_lowered(name.as_bytes())
+            || self.texts.iter().any(|text| may_hold(text) && holds(text))
     }
 
     fn are_plainly_in(&self, text: &[u8]) -> bool {

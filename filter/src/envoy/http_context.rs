@@ -295,7 +295,7 @@ fn strip_trailers(profile: &Profile, texts: &[Vec<u8>]) {
     let map = MapType::HttpRequestTrailers;
     let traces = Traces::of(&profile.token_form, texts);
     for (name, value) in hostcalls::get_map_bytes(map).unwrap_or_default() {
-        if edits::is_removed(profile, &traces, &name, &value) {
+        if edits::is_removed_from_trailers(profile, &traces, &name, &value) {
             let _ = hostcalls::remove_map_value(map, &name);
         }
     }

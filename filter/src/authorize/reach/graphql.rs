@@ -116,17 +116,18 @@ impl<'p> Judge<'_, 'p> {
                 }
                 What::Fragment { on, .. } | What::Inline(Some(on)) => self.on_type(on, item),
                 What::Inline(None) => parent.clone(),
-                What::Spread(_) => continue,
+                What::Spread(_) => parent.clone(),
                 What::Field(name) => {
                     let next = document.items.get(index + 1);
                     let is_object = next.is_some_and(|next| next.depth > item.depth);
-                    let within = self.field(name, item, parent, is_object);
-                    while let Some(argument) = arguments.next_if(|given| given.item == index) {
-                        self.argument(argument, document, &within, item);
-                    }
-                    within
+                    self.field(name, item, parent, is_object)
                 }
             };
+            while let Some(argument) = arguments.next_if(|given| given.item <= index) {
+                if argument.item == index {
+                    self.argument(argument, document, &within, item);
+                }
+            }
             around.push(within);
         }
     }
@@ -150,7 +151,7 @@ impl<'p> Judge<'_, 'p> {
             return;
         };
         self.work_left = work_left;
-        self.need(&ids, item);
+        self.need(&ids.into_iter().collect::<Vec<_>>(), item);
         if has_everything {
             self.everything(item);
         }

@@ -18,7 +18,7 @@ pub(super) fn add<'p>(
 ) -> Result<(), Rejection> {
     let Search { parameter: name, action } = search;
     // Past some number of parameters PHP stops reading, and so would not see what narrows the search.
-    if asked.query.parameters().len() > MAX_PARAMETERS {
+    if asked.query.parameters().count() > MAX_PARAMETERS {
         return Err(Rejection::Parameter(format!(
             "expected at most {MAX_PARAMETERS} parameters in a search"
         )));
@@ -44,7 +44,7 @@ pub(super) fn add<'p>(
         reach.add_right(EVERY, action, Part::WholeSearch(name));
         return Ok(());
     }
-    if asked.query.parameters().len() + readable.len() > MAX_PARAMETERS {
+    if asked.query.parameters().count() + readable.len() > MAX_PARAMETERS {
         return Err(Rejection::Parameter(format!(
             "`{name}`: expected at least one; the key may read too many to add them all"
         )));

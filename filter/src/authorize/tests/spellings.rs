@@ -393,3 +393,178 @@ fn preflights_are_counted_by_address() {
         }
     }
 }
+
+/// A parameter name of 20,000 dots used to take a second of the worker, without any key.
+#[test]
+fn hostile_length_takes_no_longer_than_to_read_it() {
+    let size = 60_000;
+    let fill = |unit: &str| unit.repeat(size / unit.len());
+    for unit in [
+        ".",
+        "[",
+        "]",
+        "_",
+        "-",
+        "?",
+        ";",
+        "=",
+        "h",
+        "h.",
+        "h;",
+        "h?",
+        "a;",
+        "hydrate",
+        "hydrate.",
+        "+",
+        "%00",
+        "%2e",
+        "%25",
+        "%2525",
+        "%26",
+        "%26hydrate%3d",
+        "%u0068",
+        "%c3%a9",
+        "%5cu0068",
+        "%%%",
+        "\\u0068",
+        "ftq_",
+        "a=1&",
+        "a&",
+        "h&",
+        "hydrate[]=&",
+    ] {
+        for query in [
+            fill(unit),
+            format!("{}=1", fill(unit)),
+            format!("a={}", fill(unit)),
+            format!("hydrate{}=1", fill(unit)),
+        ] {
+            for path in ["/api/v1/content/posts", "/image/a/b", "/api/v1/search"] {
+                let begin = std::time::Instant::now();
+                judged("GET", &format!("{path}?{query}"), SCOPED);
+                let took = begin.elapsed();
+                assert!(took.as_secs() < 2, "{unit} in {path}: {took:?}");
+            }
+        }
+    }
+    let (profile, replica) = (flotiq(), replica(&[]));
+    let tokens: Vec<String> = (0..8).map(|index| format!("{}{index}", "a".repeat(2_900))).collect();
+    for unit in ["a", "x", "ftq_", "%25", "%66tq_"] {
+        let (name, value) = (fill(unit), fill(unit));
+        let mut more: Vec<(&str, &str)> =
+            tokens.iter().map(|token| ("x-auth-token", token.as_str())).collect();
+        more.extend([(name.as_str(), "v"), ("x-other", value.as_str())]);
+        let headers = headers("GET", "/image/a/b", &more);
+        let begin = std::time::Instant::now();
+        let _ = judge(&profile, &replica, &headers);
+        assert!(begin.elapsed().as_secs() < 2, "{unit} in headers: {:?}", begin.elapsed());
+    }
+}
+
+/// What stands around a token must not hide it: a reader that decodes once sees it, one that decodes
+/// twice does not.
+#[test]
+fn token_is_found_after_each_round_of_decoding() {
+    let (profile, replica) = (flotiq(), replica(&[]));
+    let rest = &FORMED[2..];
+    for hiding in [
+        format!("%25aft{rest}").replace("ftq", "ft%71"),
+        format!("%25aft%71{}", &rest[1..]),
+        format!("%2525aft{rest}"),
+        format!("%25u0{FORMED}"),
+        format!("%252525252525252566tq{}", &FORMED[3..]),
+        format!("%5cu0066t{rest}"),
+        format!("\\u0066t{rest}"),
+    ] {
+        let path = format!("/image/a/b?a={hiding}&b=1");
+        let headers = headers("GET", &path, &[("x-other", &hiding)]);
+        let judgement = judge(&profile, &replica, &headers);
+        assert_eq!(judgement.edits.path.as_deref(), Some("/image/a/b?b=1"), "{hiding}");
+        assert_eq!(judgement.edits.remove, ["x-other"], "{hiding}");
+    }
+}
+
+/// A parameter that goes no further used to be judged all the same, and to be named in the access log.
+#[test]
+fn parameter_with_a_token_decides_nothing() {
+    let (profile, replica) = (flotiq(), replica(&[("posts", &["read"])]));
+    for (query, forwarded, narrowed) in [
+        (format!("content_type[]={FORMED}"), "content_type%5B%5D=posts", true),
+        (format!("content_type[]=posts&content_type[]={FORMED}"), "content_type[]=posts", false),
+        (format!("q=x&order_by={FORMED}"), "q=x&content_type%5B%5D=posts", true),
+    ] {
+        let path = format!("/api/v1/search?{query}");
+        let headers = headers("GET", &path, &[("x-auth-token", SCOPED)]);
+        let judgement = judge(&profile, &replica, &headers);
+        assert_eq!(status_of(&profile, &judgement), 200, "{query}");
+        let expected = format!("/api/v1/search?{forwarded}");
+        assert_eq!(judgement.edits.path, Some(expected), "{query}");
+        assert_eq!(judgement.is_narrowed, narrowed, "{query}");
+    }
+    let headers = headers(FORMED, "/api/v1/content/posts", &[("x-auth-token", RW)]);
+    let judgement = judge(&profile, &replica, &headers);
+    assert_eq!(status_of(&profile, &judgement), 400);
+    assert_eq!(judgement.edits.set, [(":method", "REMOVED".into())]);
+}
+
+#[test]
+fn separator_that_is_encoded_ends_a_name() {
+    for (method, path, query) in [
+        ("GET", "/api/v1/content/posts", "hydrate%3D2"),
+        ("GET", "/api/v1/content/posts", "hydrate%253D2"),
+        ("GET", "/api/v1/content/posts", "a=1%26hydrate%3D2"),
+        ("GET", "/api/v1/content/posts", "[hydrate]x=2"),
+        ("GET", "/api/v1/content/posts", "hydrate]x=2"),
+        ("GET", "/api/v1/content/posts", "%F0%9D%90%A1ydrate=2"),
+        ("GET", "/api/v1/content/posts", "%e0%81%a8ydrate=2"),
+        ("GET", "/api/v1/content/posts", "h%u0177drate=2"),
+        ("GET", "/api/v1/content/posts", "%EF%AC%81lters=%7B%7D"),
+        ("GET", "/api/v1/content/posts", "_method%3DDELETE"),
+        ("GET", "/api/v1/content/posts", "[_method]x=DELETE"),
+        ("GET", "/api/v1/content/posts", "filters%3D%7B%7D"),
+        ("GET", "/api/v1/content/posts", "[order_by]x=author.email"),
+        ("POST", "/api/v1/content/posts/batch", "updateExisting%3Dtrue"),
+        ("POST", "/api/v1/content/posts/batch", "[updateExisting]x=true"),
+        ("GET", "/api/v1/search", "content_type%3Dorders"),
+        ("GET", "/api/v1/search", "[content_type]x=orders"),
+    ] {
+        assert_eq!(judged(method, &format!("{path}?{query}"), SCOPED), 400, "{query}");
+    }
+    for query in [
+        "имя=x",
+        "größe=2&hôte=1",
+        "q=что это?",
+        "名前=hydrate",
+        "return=https%3A%2F%2Fx%2F%3Fhydrate%3D1",
+    ] {
+        let encoded: String =
+            query
+                .bytes()
+                .map(|b| {
+                    if b.is_ascii_graphic() {
+                        char::from(b).to_string()
+                    } else {
+                        format!("%{b:02X}")
+                    }
+                })
+                .collect();
+        assert_eq!(
+            judged("GET", &format!("/api/v1/content/posts?{encoded}"), SCOPED),
+            200,
+            "{query}"
+        );
+    }
+}
+
+#[test]
+fn trailer_does_not_say_what_the_body_is() {
+    let profile = flotiq();
+    let traces = Traces::of(&profile.token_form, &[]);
+    for name in
+        ["content-type", "content_type", "content.encoding", "content-encoding", "Content~Length"]
+    {
+        let removed = edits::is_removed_from_trailers(&profile, &traces, name, b"gzip");
+        assert!(removed, "{name}");
+    }
+    assert!(!edits::is_removed_from_trailers(&profile, &traces, "x-other", b"gzip"));
+}

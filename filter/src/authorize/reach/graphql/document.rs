@@ -15,7 +15,7 @@ use crate::authorize::reach::value::Value;
 pub struct Document<'a> {
     /// Definitions have depth 0, their fields depth 1, and so on.
     pub items: Vec<Item<'a>>,
-    /// Arguments of fields, in the order of these.
+    /// Arguments of items and of their directives, in the order of the items.
     pub arguments: Vec<Argument<'a>>,
     /// Whether there are variables in them.
     pub uses_variables: bool,
@@ -23,10 +23,10 @@ pub struct Document<'a> {
     pub variables: Vec<(Cow<'a, str>, Value<'a>)>,
 }
 
-/// An argument of a field.
+/// An argument of a field, or of a directive.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Argument<'a> {
-    /// Place of the field among the items.
+    /// Place of the field, or of what has the directive, among the items.
     pub item: usize,
     /// Its name.
     pub name: &'a str,
@@ -268,7 +268,7 @@ impl<'a> Parser<'a, '_> {
                     return Err(DocumentError::new(expected, line, column));
                 }
             };
-            self.directives(Variables::May)?;
+            self.item_directives()?;
             let is_open = match may_open {
                 Opens::Always => {
                     self.expect(b'{', "`{`")?;
@@ -328,9 +328,24 @@ impl<'a> Parser<'a, '_> {
         Ok(())
     }
 
+    /// Reads the directives of the last item; their arguments are as good as its own.
+    fn item_directives(&mut self) -> Result<(), DocumentError> {
+        let item = self.read.items.len().saturating_sub(1);
+        while self.skip_if(b'@')? {
+            self.name("a directive")?;
+            if self.skip_if(b'(')? {
+                self.arguments_of(item)?;
+            }
+        }
+        Ok(())
+    }
+
     /// Reads the arguments of a field, which becomes the next item.
     fn field_arguments(&mut self) -> Result<(), DocumentError> {
-        let item = self.read.items.len();
+        self.arguments_of(self.read.items.len())
+    }
+
+    fn arguments_of(&mut self, item: usize) -> Result<(), DocumentError> {
         loop {
             let (name, value) = self.argument(Variables::May)?;
             self.read.arguments.push(Argument { item, name, value });

@@ -14,7 +14,6 @@ use crate::authorize::Rejection;
 use crate::authorize::body::{self, Body};
 use crate::authorize::query::Parameter;
 use crate::authorize::reach::value::Value;
-use crate::profile::carriers::Carrier;
 
 /// A query, and what is given for its variables, in JSON.
 pub(super) struct Given<'a> {
@@ -95,14 +94,8 @@ fn unreadable(why: impl fmt::Display) -> Rejection {
 
 /// Returns the query of a URL in which nothing else is that a server might go by.
 fn query_in_url<'a>(asked: &'a Asked<'_, '_>) -> Result<Given<'a>, Rejection> {
-    let is_carrier = |parameter: &Parameter<'_>| {
-        asked.profile.carriers.iter().any(|carrier| match carrier {
-            Carrier::Bearer(_) | Carrier::Header(_) => false,
-            Carrier::Query(name) => parameter.could_be(name),
-        })
-    };
     let mut given: [Option<&Parameter<'_>>; MEMBERS.len()] = [None; MEMBERS.len()];
-    for parameter in asked.query.parameters().iter().filter(|parameter| !is_carrier(parameter)) {
+    for parameter in asked.query.parameters() {
         let member = MEMBERS.iter().position(|name| parameter.is_plainly(name));
         match member.and_then(|index| given.get_mut(index)) {
             Some(place @ None) if parameter.is_cleanly_encoded() => *place = Some(parameter),
