@@ -493,7 +493,7 @@ const NAMING: [&str; 11] = [
 ];
 
 /// Names of members by which APIs let clients compare; `filter` and `filter2` are Flotiq's.
-const OPERATORS: [&str; 28] = [
+const OPERATORS: [&str; 27] = [
     "contains",
     "endswith",
     "eq",
@@ -511,7 +511,6 @@ const OPERATORS: [&str; 28] = [
     "matches",
     "ne",
     "neq",
-    "nin",
     "not",
     "notcontains",
     "notequals",

@@ -361,6 +361,7 @@ fn arguments_that_take_too_long_are_400() {
 }
 
 /// A name of 100,000 signs used to take a minute, and a path of 25,000 parts a third of a second.
+#[expect(clippy::disallowed_methods, reason = "tests are native, and this one measures")]
 #[test]
 fn hostile_names_take_no_longer_than_to_read_them() {
     let posts = account(&[("posts", &["read"])]);

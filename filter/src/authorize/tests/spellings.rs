@@ -395,6 +395,7 @@ fn preflights_are_counted_by_address() {
 }
 
 /// A parameter name of 20,000 dots used to take a second of the worker, without any key.
+#[expect(clippy::disallowed_methods, reason = "tests are native, and this one measures")]
 #[test]
 fn hostile_length_takes_no_longer_than_to_read_it() {
     let size = 60_000;
