@@ -1,11 +1,13 @@
 //! The room for requests that wait in a VM, and who may take how much of it.
 //!
 //! A VM's memory is never given back, and whoever waits keeps headers and bodies in it: so the room is
-//! bounded in bytes and in requests. No account has more than an eighth of it, and clients without a
-//! token together a quarter: a crowd of theirs leaves everyone else room to wait.
+//! bounded in bytes and in requests. No account has more than an eighth of it, clients without a token
+//! together a quarter, and before the first keys are there nobody of whom only the address is known: a
+//! crowd leaves everyone else room to wait.
 
 use std::cell::RefCell;
 use std::collections::BTreeMap;
+use std::net::IpAddr;
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -14,14 +16,14 @@ use std::sync::Arc;
 pub struct Room(Rc<RefCell<Taken>>);
 
 /// Whose request waits.
-#[derive(Clone, Debug, PartialEq, Eq)]
+#[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
 pub enum Guest {
     /// One with a key of this account.
     Account(Arc<str>),
-    /// A client without a token.
+    /// A client without a token; all of them share.
     Address,
-    /// That is not known yet.
-    Unknown,
+    /// One of this network, of which more is not known yet.
+    Stranger(IpAddr),
 }
 
 /// A place in a room; it is free again when this is dropped.
@@ -37,8 +39,7 @@ pub struct Seat {
 struct Taken {
     most: Share,
     all: Share,
-    addresses: Share,
-    accounts: BTreeMap<Arc<str>, Share>,
+    shares: BTreeMap<Guest, Share>,
 }
 
 /// So many requests with so many bytes.
@@ -55,8 +56,7 @@ impl Room {
         Self(Rc::new(RefCell::new(Taken {
             most: Share { requests, bytes },
             all: Share::default(),
-            addresses: Share::default(),
-            accounts: BTreeMap::new(),
+            shares: BTreeMap::new(),
         })))
     }
 
@@ -64,26 +64,24 @@ impl Room {
     #[must_use]
     pub fn take(&self, guest: Guest, bytes: usize) -> Option<Seat> {
         let taken = &mut *self.0.borrow_mut();
-        let (share, part) = match &guest {
-            Guest::Account(account) => {
-                (taken.accounts.get(account).copied().unwrap_or_default(), ACCOUNT_PART)
-            }
-            Guest::Address => (taken.addresses, ADDRESSES_PART),
-            Guest::Unknown => (taken.all, 1),
-        };
-        let fits = share.and(bytes).fits(taken.most, part);
-        if !fits || !taken.all.and(bytes).fits(taken.most, 1) {
+        let share = taken.shares.get(&guest).copied().unwrap_or_default().and(bytes);
+        let all = taken.all.and(bytes);
+        if !share.fits(taken.most, guest.parts()) || !all.fits(taken.most, 1) {
             return None;
         }
-        taken.all = taken.all.and(bytes);
-        match &guest {
-            Guest::Account(account) => {
-                taken.accounts.insert(Arc::clone(account), share.and(bytes));
-            }
-            Guest::Address => taken.addresses = share.and(bytes),
-            Guest::Unknown => {}
-        }
+        taken.all = all;
+        taken.shares.insert(guest.clone(), share);
         Some(Seat { room: self.clone(), guest, bytes })
+    }
+}
+
+impl Guest {
+    /// Returns of how many parts of a room it may have one.
+    fn parts(&self) -> usize {
+        match self {
+            Self::Account(_) => 8,
+            Self::Address | Self::Stranger(_) => 4,
+        }
     }
 }
 
@@ -91,17 +89,11 @@ impl Drop for Seat {
     fn drop(&mut self) {
         let taken = &mut *self.room.0.borrow_mut();
         taken.all = taken.all.without(self.bytes);
-        match &self.guest {
-            Guest::Account(account) => {
-                let share = taken.accounts.get(account).copied().unwrap_or_default();
-                match share.without(self.bytes) {
-                    Share { requests: 0, .. } => taken.accounts.remove(account),
-                    share => taken.accounts.insert(Arc::clone(account), share),
-                };
-            }
-            Guest::Address => taken.addresses = taken.addresses.without(self.bytes),
-            Guest::Unknown => {}
-        }
+        let share = taken.shares.get(&self.guest).copied().unwrap_or_default();
+        match share.without(self.bytes) {
+            Share { requests: 0, .. } => taken.shares.remove(&self.guest),
+            share => taken.shares.insert(self.guest.clone(), share),
+        };
     }
 }
 
@@ -121,12 +113,6 @@ impl Share {
         self.requests <= whole.requests / parts && self.bytes <= whole.bytes / parts
     }
 }
-
-/// Of how many parts of the room an account has one.
-const ACCOUNT_PART: usize = 8;
-
-/// Of how many parts of the room clients without a token have one, all together.
-const ADDRESSES_PART: usize = 4;
 
 #[cfg(test)]
 mod tests {
@@ -151,15 +137,18 @@ mod tests {
             let one = fill(&room, &account("one"), each);
             assert_eq!(one.len(), 100);
             assert_eq!(fill(&room, &account("two"), each).len(), 100, "given back at once");
-            let unknown = fill(&room, &Guest::Unknown, each);
-            assert_eq!(unknown.len(), 500, "the rest");
+            let stranger = |index: u8| Guest::Stranger([192, 0, 2, index].into());
+            let one_network = fill(&room, &stranger(1), each);
+            assert_eq!(one_network.len(), 200);
+            let others = [fill(&room, &stranger(2), each), fill(&room, &stranger(3), each)];
+            assert_eq!(others.each_ref().map(Vec::len), [200, 100], "the room is full");
             assert!(room.take(account("two"), each).is_none());
-            drop(unknown);
+            drop((one_network, others));
             assert!(room.take(Guest::Address, each).is_none(), "its share stays full");
             drop((addresses, one));
             assert_eq!(fill(&room, &Guest::Address, each).len(), 200);
             assert_eq!(room.0.borrow().all, Share::default());
-            assert!(room.0.borrow().accounts.is_empty(), "nothing is kept of who has left");
+            assert!(room.0.borrow().shares.is_empty(), "nothing is kept of who has left");
         }
     }
 
@@ -171,9 +160,9 @@ mod tests {
             (account("one"), 1_001, false),
             (Guest::Address, 2_000, true),
             (Guest::Address, 2_001, false),
-            (Guest::Unknown, 8_000, true),
-            (Guest::Unknown, 8_001, false),
-            (Guest::Unknown, usize::MAX, false),
+            (Guest::Stranger([192, 0, 2, 1].into()), 2_000, true),
+            (Guest::Stranger([192, 0, 2, 1].into()), 2_001, false),
+            (Guest::Address, usize::MAX, false),
         ] {
             assert_eq!(room.take(guest.clone(), bytes).is_some(), fits, "{guest:?} {bytes}");
         }

@@ -287,10 +287,13 @@ impl Leases {
         self.answers
     }
 
-    /// Returns the call to make now, if one is due. The thread asks with each tick, and whenever it has
-    /// taken in something.
-    pub fn call(&mut self, now: Moment) -> Option<Attempt> {
+    /// Takes note of a tick: what has come from outside by then has been taken in.
+    pub fn look(&mut self, now: Moment) {
         self.exchange.look(now.steady_ms());
+    }
+
+    /// Returns the call to make now, if one is due.
+    pub fn call(&mut self, now: Moment) -> Option<Attempt> {
         self.sweep(now);
         if !self.exchange.is_free(now.steady_ms()) {
             return None;

@@ -77,7 +77,8 @@ pub(super) fn client_network(request: &Request<'_>) -> IpAddr {
 
 /// Returns the address by which a client is counted: of IPv6 the first one of its network of 64 bits,
 /// all of which one client has.
-fn network(address: IpAddr) -> IpAddr {
+#[must_use]
+pub fn network(address: IpAddr) -> IpAddr {
     match address.to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() & (u128::MAX << 64);

@@ -111,6 +111,15 @@ fn is_never_forwarded(profile: &Profile, name: &str) -> bool {
     is_identity || profile.removed_headers.has(name)
 }
 
+/// Reports whether a header of this name can change what is decided or answered, once all that is
+/// removed has been: a request that waits keeps no other.
+#[must_use]
+pub fn is_decisive(profile: &Profile, name: &str) -> bool {
+    name.starts_with(':')
+        || DECISIVE.iter().chain(&OF_BODIES).any(|header| is_same_header(name, header))
+        || profile.removed_headers.has(name)
+}
+
 /// Names of headers, found in whatever spelling.
 #[derive(Clone, Debug, Default)]
 pub struct HeaderNames {
@@ -187,6 +196,9 @@ pub(super) fn remove_tokens(profile: &Profile, traces: &Traces<'_>, query: &mut 
 
 /// What the names of all identity headers start with.
 const IDENTITY_PREFIX: &str = "x-latchkey-";
+
+/// Headers by which a preflight is known, and the form of an answer.
+const DECISIVE: [&str; 3] = ["accept", "access-control-request-method", "origin"];
 
 /// Headers by which a body is read.
 const OF_BODIES: [&str; 3] = ["content-encoding", "content-type", "content-length"];

@@ -22,7 +22,7 @@ impl<'a> Headers<'a> {
 /// That is their number, the lengths of each name and value, then the texts themselves, each with a
 /// zero byte behind it (Proxy-Wasm ABI 0.2.1, serialization of maps); numbers have four bytes, the lowest
 /// one first.
-#[derive(Clone, Debug, Default)]
+#[derive(Clone, Debug, Default, PartialEq, Eq)]
 pub struct HeaderMap(pub Vec<u8>);
 
 impl HeaderMap {
@@ -30,6 +30,21 @@ impl HeaderMap {
     #[must_use]
     pub fn entries(&self) -> Vec<(&str, &[u8])> {
         self.read().unwrap_or_default()
+    }
+
+    /// Returns those of which this is true of the name, in one piece of their own.
+    #[must_use]
+    pub fn only(&self, is_kept: impl Fn(&str) -> bool) -> Self {
+        let entries = self.entries();
+        let kept: Vec<_> = entries.into_iter().filter(|(name, _)| is_kept(name)).collect();
+        let lengths = kept.iter().flat_map(|(name, value)| [name.len(), value.len()]);
+        let number = |number: usize| u32::try_from(number).unwrap_or_default().to_le_bytes();
+        let texts = kept.iter().flat_map(|&(name, value)| [name.as_bytes(), value]);
+        let mut bytes = number(kept.len()).to_vec();
+        bytes.extend(lengths.flat_map(number));
+        bytes.extend(texts.flat_map(|text| text.iter().chain(b"\0").copied()));
+        bytes.shrink_to_fit();
+        Self(bytes)
     }
 
     fn read(&self) -> Option<Vec<(&str, &[u8])>> {
@@ -79,6 +94,17 @@ mod tests {
         let bytes = written(&entries.map(|(name, value)| (name.as_bytes(), value)));
         assert_eq!(HeaderMap(bytes).entries(), entries);
         assert!(HeaderMap(written(&[])).entries().is_empty());
+    }
+
+    #[test]
+    fn part_of_headers_is_read_as_they_are() {
+        let entries: [(&str, &[u8]); 4] =
+            [(":path", b"/a"), ("a", b"1"), ("b", b"\xff\0"), ("a", b"")];
+        let all = HeaderMap(written(&entries.map(|(name, value)| (name.as_bytes(), value))));
+        assert_eq!(all.only(|_| true), all);
+        let kept: [(&str, &[u8]); 2] = [("a", b"1"), ("a", b"")];
+        assert_eq!(all.only(|name| name == "a").entries(), kept);
+        assert!(all.only(|_| false).entries().is_empty());
     }
 
     /// What is not read holds no token, so the request is refused.

@@ -11,7 +11,7 @@ use proxy_wasm::types::{Action, BufferType, MapType};
 
 use super::host;
 use super::source::Source;
-use super::waiting::{Awaits, Patience, Waiting};
+use super::waiting::{Awaits, Kind, Patience, Waiting};
 use crate::answer::response::{self, ResponseEdits};
 use crate::answer::{self, Answer, rate_limit};
 use crate::authorize::body::{self, Body};
@@ -143,13 +143,13 @@ impl HttpContext for Http {
             Received::Pending
         });
         let now = host::now();
-        match decide(gateway, &headers, now, &self.progress, Patience::MayWait) {
+        match decide(gateway, &headers, now, &self.progress, Patience::ForAll) {
             Verdict::Forward => Action::Continue,
             Verdict::Replied => Action::Pause,
             Verdict::Wait(awaits) => {
                 let progress = Rc::clone(&self.progress);
                 let waiting =
-                    Waiting::new(self.context_id, awaits, gateway, headers, progress, now);
+                    Waiting::new(self.context_id, awaits, gateway, &headers, progress, now);
                 match waiting.begin(now) {
                     Verdict::Forward => Action::Continue,
                     Verdict::Replied | Verdict::Wait(_) => Action::Pause,
@@ -220,7 +220,7 @@ pub(super) fn decide(
         let request = Request { headers, body, now_ms, client_address };
         authorize::authorize(profile, replica.as_ref(), &request)
     };
-    let may_wait = patience == Patience::MayWait;
+    let may_wait = patience.is_for(Kind::Lease);
     let leases = &mut *source.leases.borrow_mut();
     let charge = charge::charge(leases, &mut judgement, now, may_wait, config.when_unreachable);
     if leases.is_call_due(now)
@@ -244,10 +244,12 @@ pub(super) fn decide(
         Charge::Done => {}
     }
     match &judgement.outcome {
-        Err(Rejection::NotReady) if may_wait && config.startup_wait_ms > 0 => {
+        Err(Rejection::NotReady)
+            if patience.is_for(Kind::Snapshot) && config.startup_wait_ms > 0 =>
+        {
             return Verdict::Wait(Awaits::Snapshot);
         }
-        Err(Rejection::BodyPending) if may_wait => {
+        Err(Rejection::BodyPending) if patience.is_for(Kind::Body) => {
             let holder = judgement.holder.as_ref();
             let account = holder.map(|holder| Arc::clone(&holder.account)).unwrap_or_default();
             return Verdict::Wait(Awaits::Body { account });
@@ -355,7 +357,7 @@ fn change_response(edits: &ResponseEdits) {
     }
 }
 
-fn client_address() -> Option<IpAddr> {
+pub(super) fn client_address() -> Option<IpAddr> {
     let address = hostcalls::get_property(vec!["source", "address"]).ok().flatten()?;
     let address = std::str::from_utf8(&address).ok()?;
     // An IPv4 client of a listener on an IPv6 socket comes as `::ffff:192.0.2.1`.

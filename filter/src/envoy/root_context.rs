@@ -267,13 +267,20 @@ impl Root {
         self.lease.warn(active, "no leases from the control plane, limited calls will end", why);
     }
 
-    /// Ticks faster while requests wait for what other workers are about to give back.
+    /// Ticks faster while there are requests to be decided, or requests wait for what other workers are
+    /// about to give back.
     fn adjust_tick(&mut self) {
         let Some(active) = &self.active else {
             return;
         };
         let is_contested = active.source.leases.borrow().is_contested();
-        let tick = if is_contested { FAST_TICK } else { TICK };
+        let tick = if active.source.waiting.is_draining() {
+            DRAIN_TICK
+        } else if is_contested {
+            FAST_TICK
+        } else {
+            TICK
+        };
         if tick != self.tick {
             self.tick = tick;
             self.set_tick_period(tick);
@@ -358,6 +365,8 @@ impl RootContext for Root {
 
     fn on_tick(&mut self) {
         if let Some(active) = &self.active {
+            active.source.waiting.tick();
+            active.source.leases.borrow_mut().look(host::now());
             // The context that could be woken before may be gone.
             let wake = &mut *active.source.wake.borrow_mut();
             if wake.is_none() {
@@ -407,6 +416,9 @@ const BODIES_ROOT_ID: &[u8] = b"bodies";
 /// How often the root context looks for what is due: a twentieth of the second within which a
 /// change must be in force, at a cost of 20 wake-ups a second and VM.
 const TICK: Duration = Duration::from_millis(50);
+
+/// The same while there are requests to be decided: what comes from outside has its turn before each.
+const DRAIN_TICK: Duration = Duration::from_millis(1);
 
 /// The same while requests wait for leases that others hold: some round trips.
 const FAST_TICK: Duration = Duration::from_millis(10);

@@ -5,17 +5,19 @@
 //! does the next. Some hundreds of them fill the stack, which ends the VM. So one callback decides
 //! some dozens at most, and the VM's own queue calls for the next ones.
 
-use std::cell::RefCell;
+use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
+use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
 use latchkey_protocol::Subject;
 use proxy_wasm::hostcalls;
 
-use super::http_context::{Gateway, Progress, Verdict, decide};
+use super::http_context::{Gateway, Progress, Verdict, client_address, decide};
 use super::source::Source;
-use crate::authorize::HeaderMap;
+use crate::authorize::edits::is_decisive;
+use crate::authorize::{HeaderMap, charge};
 use crate::crowd::{Guest, Room, Seat};
 use crate::leases::{Due, MAX_CROWDED_WAIT_MS, Moment};
 
@@ -25,6 +27,8 @@ pub(super) struct WaitingRoom {
     waiting: RefCell<Vec<Waiting>>,
     /// Those to be decided, in their order.
     due: RefCell<VecDeque<Waiting>>,
+    /// How often the VM's own queue has called for more of them since the last tick.
+    rounds: Cell<u32>,
     /// Clients that are slow with their bodies have a room of their own.
     for_bodies: Room,
     for_all_else: Room,
@@ -62,12 +66,44 @@ pub(super) enum Awaits {
     Snapshot,
 }
 
+/// For what a request may wait.
 #[derive(Clone, Copy, PartialEq, Eq)]
 pub(super) enum Patience {
-    MayWait,
-    MayNotWait,
-    /// It would have to wait, and too many wait already.
+    /// For anything.
+    ForAll,
+    /// For anything but this, for which it has waited as long as it may.
+    ForAllBut(Kind),
+    /// For nothing: too many wait already.
     NoRoom,
+}
+
+/// Kinds of what a request waits for.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(super) enum Kind {
+    Body,
+    Lease,
+    Snapshot,
+}
+
+impl Patience {
+    /// Reports whether a request may wait for something.
+    pub(super) fn is_for(self, kind: Kind) -> bool {
+        match self {
+            Self::ForAll => true,
+            Self::ForAllBut(other) => other != kind,
+            Self::NoRoom => false,
+        }
+    }
+}
+
+impl Awaits {
+    fn kind(&self) -> Kind {
+        match self {
+            Self::Body { .. } => Kind::Body,
+            Self::Lease { .. } => Kind::Lease,
+            Self::Snapshot => Kind::Snapshot,
+        }
+    }
 }
 
 /// Decides requests for which there may be now what they waited for, and those that waited for
@@ -99,9 +135,14 @@ pub(super) fn serve(source: &Source, now: Moment) {
             Verdict::Replied | Verdict::Wait(_) => {}
         }
     }
-    if !room.due.borrow().is_empty()
+    // The VM's own queue is looked at before anything that comes from outside, so that a long crowd would
+    // keep answers of the control plane from being read: after some rounds, the tick goes on.
+    let rounds = room.rounds.get();
+    if room.is_draining()
+        && rounds < MAX_ROUNDS
         && let Some(wake) = &*source.wake.borrow()
     {
+        room.rounds.set(rounds + 1);
         wake.call();
     }
 }
@@ -141,6 +182,16 @@ fn find_due(source: &Source, now: Moment) {
 }
 
 impl WaitingRoom {
+    /// Reports whether there are requests to be decided.
+    pub(super) fn is_draining(&self) -> bool {
+        !self.due.borrow().is_empty()
+    }
+
+    /// Takes note of a tick: what came from outside has had its turn.
+    pub(super) fn tick(&self) {
+        self.rounds.set(0);
+    }
+
     /// Takes the request of a context out, if it waits.
     pub(super) fn take(&self, context_id: u32) -> Option<Waiting> {
         let is_it = |waiting: &Waiting| waiting.context_id == context_id;
@@ -159,7 +210,7 @@ impl WaitingRoom {
                 self.for_bodies.take(Guest::Account(Arc::clone(account)), bytes)
             }
             Awaits::Lease { dues, .. } => self.for_all_else.take(guest(dues), bytes),
-            Awaits::Snapshot => self.for_all_else.take(Guest::Unknown, bytes),
+            Awaits::Snapshot => self.for_all_else.take(stranger(), bytes),
         }
     }
 }
@@ -169,6 +220,7 @@ impl Default for WaitingRoom {
         Self {
             waiting: RefCell::default(),
             due: RefCell::default(),
+            rounds: Cell::default(),
             for_bodies: Room::new(MAX_WAITING, MAX_BODY_BYTES),
             for_all_else: Room::new(MAX_WAITING, MAX_BYTES),
         }
@@ -182,8 +234,14 @@ fn guest(dues: &[Due]) -> Guest {
             Guest::Account(Arc::clone(account))
         }
         Some(Subject::Address { .. }) => Guest::Address,
-        None => Guest::Unknown,
+        None => stranger(),
     }
+}
+
+/// Returns the one whose request the effective context is of, as far as the address tells.
+fn stranger() -> Guest {
+    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
+    Guest::Stranger(charge::network(client_address().unwrap_or(unknown)))
 }
 
 impl Waiting {
@@ -192,10 +250,12 @@ impl Waiting {
         context_id: u32,
         awaits: Awaits,
         gateway: &Rc<Gateway>,
-        headers: HeaderMap,
+        headers: &HeaderMap,
         progress: Rc<Progress>,
         now: Moment,
     ) -> Self {
+        // The others have been looked at: what had to be removed is.
+        let headers = headers.only(|name| is_decisive(&gateway.config.profile, name));
         let (bytes, since_ms) = (headers.0.len(), now.steady_ms());
         let gateway = Rc::clone(gateway);
         let (seat, is_due) = (None, false);
@@ -247,7 +307,7 @@ impl Waiting {
         let Verdict::Wait(awaits) = verdict else {
             return verdict;
         };
-        if std::mem::discriminant(&self.awaits) != std::mem::discriminant(&awaits) {
+        if self.awaits.kind() != awaits.kind() {
             self.since_ms = now.steady_ms();
             self.seat = None;
         }
@@ -261,7 +321,7 @@ impl Waiting {
     }
 
     fn patience(&self, now: Moment) -> Patience {
-        if self.is_over(now) { Patience::MayNotWait } else { Patience::MayWait }
+        if self.is_over(now) { Patience::ForAllBut(self.awaits.kind()) } else { Patience::ForAll }
     }
 
     /// Reports whether it has waited for as long as it may.
@@ -284,13 +344,16 @@ const MAX_BODY_WAIT_MS: u64 = 10_000;
 /// other filters take a part.
 const MAX_DECIDED: usize = 32;
 
+/// How often the VM's own queue calls for the next requests between two ticks: some milliseconds.
+const MAX_ROUNDS: u32 = 3;
+
 /// Most requests that may wait in a VM for bodies, and as many for anything else: an eighth of them is
 /// a crowd of 4,000 with keys of one account.
 const MAX_WAITING: usize = 32_768;
 
-/// Most bytes of headers that may wait in a VM for anything but bodies: an eighth of them is that crowd
-/// with 1 KiB each. Its memory is never given back.
-const MAX_BYTES: usize = 32 << 20;
+/// Most bytes of headers and bodies that may wait in a VM for anything but bodies: an eighth of them is
+/// that crowd with 2 KiB each. Its memory is never given back.
+const MAX_BYTES: usize = 64 << 20;
 
 /// Most bytes of headers and bodies that may wait in a VM for bodies.
-const MAX_BODY_BYTES: usize = 16 << 20;
+const MAX_BODY_BYTES: usize = 32 << 20;

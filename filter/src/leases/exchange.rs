@@ -63,7 +63,7 @@ impl Exchange {
         }
     }
 
-    /// Takes note that the thread has come to look for what there is to do, as it does with each tick.
+    /// Takes note that the thread has had time to read what came, as it has before each tick.
     pub(super) fn look(&mut self, now_ms: u64) {
         self.awake.look(now_ms);
     }
