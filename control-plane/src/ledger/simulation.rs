@@ -251,7 +251,9 @@ impl World {
     fn tick(&mut self) {
         for index in 0..self.holders.len() {
             if self.now_ms >= self.holders[index].next_tick_ms {
-                self.holders[index].next_tick_ms = self.now_ms + 50;
+                let holder = &mut self.holders[index];
+                holder.next_tick_ms = self.now_ms + 50;
+                holder.leases.look(holder.moment(self.now_ms));
                 self.call(index);
                 for until_ms in std::mem::take(&mut self.holders[index].waiting) {
                     if self.now_ms < until_ms {
