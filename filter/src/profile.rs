@@ -276,11 +276,7 @@ const fn default_throttle_seconds() -> u64 {
 }
 
 fn vary(carriers: &[Carrier]) -> String {
-    let headers = carriers.iter().filter_map(|carrier| match carrier {
-        Carrier::Bearer(name) | Carrier::Header(name) => Some(name.as_str()),
-        Carrier::Query(_) => None,
-    });
-    headers.collect::<Vec<_>>().join(", ")
+    carriers.iter().filter_map(Carrier::header).collect::<Vec<_>>().join(", ")
 }
 
 fn token_places(carriers: &[Carrier]) -> String {

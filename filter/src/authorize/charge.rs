@@ -64,22 +64,16 @@ pub(super) fn dues_of_anonymous(
     if limits.is_empty() {
         return Ok(Vec::new());
     }
-    let address = client_network(request);
+    let address = network((request.client_address)());
     let subject = Subject::Address { profile: profile.name.as_str().into(), address };
     Ok(vec![Due { subject, limits }])
 }
 
-/// Returns the address by which the client of a request is counted; all whose address is not known
-/// are counted as one.
-pub(super) fn client_network(request: &Request<'_>) -> IpAddr {
-    network((request.client_address)().unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)))
-}
-
 /// Returns the address by which a client is counted: of IPv6 the first one of its network of 64 bits,
-/// all of which one client has.
+/// all of which one client has. All whose address is not known are counted as one.
 #[must_use]
-pub fn network(address: IpAddr) -> IpAddr {
-    match address.to_canonical() {
+pub fn network(address: Option<IpAddr>) -> IpAddr {
+    match address.unwrap_or(IpAddr::V4(Ipv4Addr::UNSPECIFIED)).to_canonical() {
         IpAddr::V6(address) => {
             let network = address.to_bits() & (u128::MAX << 64);
             IpAddr::V6(Ipv6Addr::from_bits(network))
@@ -155,7 +149,7 @@ mod tests {
             ("::ffff:192.0.2.7", "192.0.2.7"),
             ("2001:db8:1:2:3:4:5:6", "2001:db8:1:2::"),
         ] {
-            let network = network(address.parse().unwrap());
+            let network = network(address.parse().ok());
             assert_eq!(network, counted.parse::<IpAddr>().unwrap(), "{address}");
         }
     }

@@ -132,10 +132,7 @@ impl HeaderNames {
     /// Returns the names of headers that are for this proxy alone.
     #[must_use]
     pub fn removed(carriers: &[Carrier], method_overrides: &[String]) -> Self {
-        let carriers = carriers.iter().filter_map(|carrier| match carrier {
-            Carrier::Bearer(name) | Carrier::Header(name) => Some(name.as_str()),
-            Carrier::Query(_) => None,
-        });
+        let carriers = carriers.iter().filter_map(Carrier::header);
         let overrides =
             PATH_OVERRIDES.into_iter().chain(method_overrides.iter().map(String::as_str));
         let names: Vec<String> = carriers.chain(overrides).map(str::to_owned).collect();
@@ -179,12 +176,7 @@ fn forwarded_target(target: &Target<'_, '_>, rewrites: &[Rewrite]) -> Option<Str
 /// Takes the parameters out of a query in which a token is, or could be to some reader. Returns whether
 /// there is one.
 pub(super) fn remove_tokens(profile: &Profile, traces: &Traces<'_>, query: &mut Query<'_>) -> bool {
-    let carriers = || {
-        profile.carriers.iter().filter_map(|carrier| match carrier {
-            Carrier::Bearer(_) | Carrier::Header(_) => None,
-            Carrier::Query(name) => Some(name),
-        })
-    };
+    let carriers = || profile.carriers.iter().filter_map(Carrier::parameter);
     let hides_carrier = carriers().any(|name| query.hides(name));
     query.remove(|parameter| {
         carriers().any(|name| parameter.could_be(name))

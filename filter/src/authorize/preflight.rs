@@ -10,7 +10,7 @@ use std::num::NonZeroU16;
 use latchkey_protocol::KeyHash;
 
 use super::body::Body;
-use super::charge::client_network;
+use super::charge::network;
 use super::{Headers, Rejection, Request};
 use crate::leases::Moment;
 use crate::profile::Profile;
@@ -41,7 +41,7 @@ pub(super) fn preflight(
     if request.body != Body::Whole(b"") {
         return Err(Rejection::BodyTooLarge);
     }
-    let address = client_network(request);
+    let address = network((request.client_address)());
     Ok(Some(Preflight { address, most: profile.preflights_per_minute }))
 }
 

@@ -79,10 +79,11 @@ impl<'a> Spelled<'a> {
         match &self.outline {
             None => has_letters_of(without_index(&self.text), name),
             Some(outline) => {
+                let name = Letters::of(name);
                 let mut readings = outline.split(|&mark| mark == AGAIN);
                 readings.any(|reading| {
                     let mut pieces = reading.split(|&mark| mark == NEXT);
-                    is_outline_of(reading, name) || pieces.any(|piece| is_outline_of(piece, name))
+                    name.are_in(reading) || pieces.any(|piece| name.are_in(piece))
                 })
             }
         }
@@ -113,40 +114,54 @@ fn draw(text: &[u8], outline: &mut Vec<u8>) {
     }
 }
 
-/// Reports whether a part of an outline could be a name.
-fn is_outline_of(piece: &[u8], name: &str) -> bool {
-    let letters: Vec<u8> = letters(name.as_bytes()).take(MAX_LETTERS).collect();
-    let needs_sign = name.bytes().next().is_some_and(|first| !first.is_ascii_alphanumeric());
-    if needs_sign && !matches!(piece.first(), Some(&(SIGN | CUT | UNKNOWN | NEXT))) {
-        return false;
+/// What outlines are compared with: the letters and digits of a name.
+struct Letters {
+    letters: Vec<u8>,
+    /// Whether a sign comes first.
+    needs_sign: bool,
+}
+
+impl Letters {
+    fn of(name: &str) -> Self {
+        let needs_sign = name.bytes().next().is_some_and(|first| !first.is_ascii_alphanumeric());
+        Self { letters: letters(name.as_bytes()).take(MAX_LETTERS).collect(), needs_sign }
     }
-    let whole = 1_u64 << letters.len();
-    // How many letters of the name may be there so far, a bit for each number.
-    let mut matched = 1_u64;
-    let (mut plain, mut unknown) = (0, 0);
-    let is_enough = |plain: usize, matched: u64| matched & whole != 0 && plain * 2 >= letters.len();
-    for &mark in piece {
-        match mark {
-            CUT if is_enough(plain, matched) => return true,
-            CUT | SIGN | NEXT => {}
-            UNKNOWN => {
-                // Two bytes at the least for a character, which stands for two letters at the most.
-                unknown += 1;
-                matched |= matched << 1;
-            }
-            letter => {
-                plain += 1;
-                let next = |(at, other): (usize, &u8)| {
-                    if *other == letter && matched & (1 << at) != 0 { 1 << (at + 1) } else { 0 }
-                };
-                matched = letters.iter().enumerate().map(next).fold(0, |all, bit| all | bit);
-            }
-        }
-        if matched == 0 || plain > letters.len() || unknown > MAX_UNKNOWN {
+
+    /// Reports whether a part of an outline could be the name.
+    fn are_in(&self, piece: &[u8]) -> bool {
+        let Self { letters, needs_sign } = self;
+        if *needs_sign && !matches!(piece.first(), Some(&(SIGN | CUT | UNKNOWN | NEXT))) {
             return false;
         }
+        let whole = 1_u64 << letters.len();
+        // How many letters of the name may be there so far, a bit for each number.
+        let mut matched = 1_u64;
+        let (mut plain, mut unknown) = (0, 0);
+        let is_enough =
+            |plain: usize, matched: u64| matched & whole != 0 && plain * 2 >= letters.len();
+        for &mark in piece {
+            match mark {
+                CUT if is_enough(plain, matched) => return true,
+                CUT | SIGN | NEXT => {}
+                UNKNOWN => {
+                    // Two bytes at the least for a character, which stands for two letters at the most.
+                    unknown += 1;
+                    matched |= matched << 1;
+                }
+                letter => {
+                    plain += 1;
+                    let next = |(at, other): (usize, &u8)| {
+                        if *other == letter && matched & (1 << at) != 0 { 1 << (at + 1) } else { 0 }
+                    };
+                    matched = letters.iter().enumerate().map(next).fold(0, |all, bit| all | bit);
+                }
+            }
+            if matched == 0 || plain > letters.len() || unknown > MAX_UNKNOWN {
+                return false;
+            }
+        }
+        is_enough(plain, matched)
     }
-    is_enough(plain, matched)
 }
 
 /// Marks in outlines: the text as it is read when it is decoded once more begins.

@@ -7,7 +7,6 @@
 
 use std::cell::{Cell, RefCell};
 use std::collections::{BTreeMap, VecDeque};
-use std::net::{IpAddr, Ipv4Addr};
 use std::rc::Rc;
 use std::sync::Arc;
 
@@ -240,8 +239,7 @@ fn guest(dues: &[Due]) -> Guest {
 
 /// Returns the one whose request the effective context is of, as far as the address tells.
 fn stranger() -> Guest {
-    let unknown = IpAddr::V4(Ipv4Addr::UNSPECIFIED);
-    Guest::Stranger(charge::network(client_address().unwrap_or(unknown)))
+    Guest::Stranger(charge::network(client_address()))
 }
 
 impl Waiting {

@@ -17,6 +17,24 @@ pub enum Carrier {
 }
 
 impl Carrier {
+    /// Returns the name of the header that it is, if it is one.
+    #[must_use]
+    pub fn header(&self) -> Option<&str> {
+        match self {
+            Self::Bearer(name) | Self::Header(name) => Some(name),
+            Self::Query(_) => None,
+        }
+    }
+
+    /// Returns the name of the query parameter that it is, if it is one.
+    #[must_use]
+    pub fn parameter(&self) -> Option<&str> {
+        match self {
+            Self::Bearer(_) | Self::Header(_) => None,
+            Self::Query(name) => Some(name),
+        }
+    }
+
     pub(super) fn check(&self) -> Result<(), String> {
         match self {
             Self::Bearer(name) | Self::Header(name) => {
