@@ -5,6 +5,8 @@
 //! all that is leased counts against it. A lease counts whole until its holder reports what it spent
 //! of it; so whatever is lost or crashes, no more is admitted than a limit allows.
 
+pub(crate) mod allowance;
+pub(crate) mod certain_time;
 mod standing;
 
 #[cfg(test)]
@@ -18,6 +20,7 @@ use latchkey_protocol::lease::{
 };
 use latchkey_protocol::{Limit, Subject};
 
+use allowance::Allowance;
 use standing::Room;
 pub(crate) use standing::{Lease, Standing};
 
@@ -60,14 +63,27 @@ pub(crate) trait Records {
     /// Removes a lease.
     fn remove_lease(&mut self, id: u64) -> Result<(), StoreError>;
 
-    /// Returns the number of a holder's last call; 0 if none is known.
-    fn sequence(&self, holder: &str) -> Result<u64, StoreError>;
+    /// Returns what is known of a holder.
+    fn holder(&self, name: &str) -> Result<Option<Holder>, StoreError>;
 
-    /// Keeps the number of a holder's last call.
-    fn put_sequence(&mut self, holder: &str, sequence: u64, now_ms: u64) -> Result<(), StoreError>;
+    /// Keeps what is known of a holder.
+    fn put_holder(&mut self, name: &str, holder: &Holder) -> Result<(), StoreError>;
 
     /// Adds what a key was used.
     fn add_key_usage(&mut self, usage: &KeyUsage) -> Result<(), StoreError>;
+}
+
+/// What is known of a holder.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub(crate) struct Holder {
+    /// Number of its last call that was taken in.
+    pub(crate) sequence: u64,
+    /// When that was.
+    pub(crate) seen_at_ms: u64,
+    /// Calls that it may still report without a lease.
+    pub(crate) credit_room: u64,
+    /// Calls that it may still report as a key's.
+    pub(crate) usage_room: u64,
 }
 
 /// What became of a call.
@@ -76,6 +92,9 @@ pub(crate) struct TakenIn {
     pub(crate) answer: LeaseAnswer,
     /// Holders to ask for what they have not spent.
     pub(crate) recalls: Vec<(String, Subject)>,
+    /// Calls that were reported and not counted, as no proxy can have served so many since it was last
+    /// heard of.
+    pub(crate) excess: u64,
 }
 
 /// Takes in what a holder reports, and grants what it asks for where there is room.
@@ -87,31 +106,52 @@ pub(crate) fn take_in(
     now_ms: u64,
 ) -> Result<TakenIn, StoreError> {
     let holder = holder(&call.instance, &call.worker);
-    let last = records.sequence(&holder)?;
+    let known = records.holder(&holder)?;
+    let last = known.map_or(0, |known| known.sequence);
     if call.sequence < last {
         let answer = LeaseAnswer { sequence: last, now_ms, outcomes: Vec::new() };
-        return Ok(TakenIn { answer, recalls: Vec::new() });
+        return Ok(TakenIn { answer, recalls: Vec::new(), excess: 0 });
     }
     let is_new = call.sequence > last;
-    if is_new {
-        for report in &call.reports {
-            settle(records, &holder, report)?;
-        }
-        for credit in &call.credits {
-            count_credit(records, credit, now_ms)?;
-        }
-        for usage in &call.usage {
-            let last_used_at_ms = usage.last_used_at_ms.min(now_ms);
-            records.add_key_usage(&KeyUsage { last_used_at_ms, ..usage.clone() })?;
-        }
-        records.put_sequence(&holder, call.sequence, now_ms)?;
-    }
+    let excess = if is_new { note(records, &holder, known, call, now_ms)? } else { 0 };
     let sequence = call.sequence;
     let mut caller = Caller { holder, sequence, now_ms, is_new, recalls: BTreeSet::new() };
     let outcomes = call.requests.iter().map(|request| caller.answer(records, request));
     let outcomes = outcomes.collect::<Result<_, _>>()?;
     let recalls = caller.recalls.into_iter().collect();
-    Ok(TakenIn { answer: LeaseAnswer { sequence, now_ms, outcomes }, recalls })
+    Ok(TakenIn { answer: LeaseAnswer { sequence, now_ms, outcomes }, recalls, excess })
+}
+
+/// Counts what a holder reports. Returns how many calls of it cannot have been.
+fn note(
+    records: &mut impl Records,
+    holder: &str,
+    known: Option<Holder>,
+    call: &LeaseCall,
+    now_ms: u64,
+) -> Result<u64, StoreError> {
+    let silent_ms = known.map(|known| now_ms.saturating_sub(known.seen_at_ms));
+    let mut credits = Allowance::of_credits(known.map(|known| known.credit_room), silent_ms);
+    let mut uses = Allowance::of_usage(known.map(|known| known.usage_room), silent_ms);
+    for report in &call.reports {
+        settle(records, holder, report)?;
+    }
+    for credit in &call.credits {
+        count_credit(records, credit, credits.take(credit.count), now_ms)?;
+    }
+    for usage in &call.usage {
+        let last_used_at_ms = usage.last_used_at_ms.min(now_ms);
+        let count = uses.take(usage.count);
+        records.add_key_usage(&KeyUsage { last_used_at_ms, count, ..usage.clone() })?;
+    }
+    let seen = Holder {
+        sequence: call.sequence,
+        seen_at_ms: now_ms,
+        credit_room: credits.left(),
+        usage_room: uses.left(),
+    };
+    records.put_holder(holder, &seen)?;
+    Ok(credits.excess().saturating_add(uses.excess()))
 }
 
 /// Returns the name under which a worker of a proxy holds leases.
@@ -140,7 +180,7 @@ fn settle(
     if lease.holder != holder {
         return Ok(());
     }
-    lease.spent = lease.spent.max(report.spent);
+    lease.spent = lease.spent.max(report.spent.min(lease.amount));
     if report.is_closed {
         return close(records, &subject, &lease, lease.spent);
     }
@@ -161,9 +201,10 @@ fn close(
 fn count_credit(
     records: &mut impl Records,
     credit: &Credit,
+    calls: u64,
     now_ms: u64,
 ) -> Result<(), StoreError> {
-    count(records, &credit.subject, credit.at_ms.min(now_ms), credit.count)
+    count(records, &credit.subject, credit.at_ms.min(now_ms), calls)
 }
 
 /// Counts calls in every bucket length by which the subject is limited.

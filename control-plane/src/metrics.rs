@@ -25,6 +25,8 @@ pub(crate) struct Metrics {
     pub(crate) leases_granted: Counter,
     /// Requests for a lease that were refused.
     pub(crate) leases_refused: Counter,
+    /// Calls that filters reported and that cannot have been.
+    pub(crate) calls_not_believed: Counter,
     /// Holders that were asked for what they had not spent.
     pub(crate) leases_recalled: Counter,
     open_polls: Gauge,
@@ -51,6 +53,7 @@ impl Metrics {
             lease_commits: Counter::default(),
             leases_granted: Counter::default(),
             leases_refused: Counter::default(),
+            calls_not_believed: Counter::default(),
             leases_recalled: Counter::default(),
             open_polls: Gauge::default(),
             revision: Gauge::default(),
@@ -68,6 +71,11 @@ impl Metrics {
             ("leases_granted", "Leases granted", &metrics.leases_granted),
             ("leases_refused", "Leases refused", &metrics.leases_refused),
             ("leases_recalled", "Leases asked back", &metrics.leases_recalled),
+            (
+                "calls_not_believed",
+                "Calls that were reported and cannot have been",
+                &metrics.calls_not_believed,
+            ),
         ] {
             registry.register(name, help, counter.clone());
         }

@@ -7,6 +7,9 @@ use std::sync::Arc;
 use anyhow::{Context, bail};
 use latchkey_filter::profile::{Profile, SHIPPED};
 
+use crate::api::fields::Fields;
+use crate::error::ApiError;
+
 /// The installed profiles, by name.
 #[derive(Debug)]
 pub(crate) struct Profiles(BTreeMap<String, InstalledProfile>);
@@ -61,6 +64,7 @@ impl Profiles {
 
     fn add(&mut self, json: &str, is_shipped: bool) -> anyhow::Result<String> {
         let profile = Profile::parse(json).map_err(anyhow::Error::msg)?;
+        check_plans(&profile)?;
         let name = profile.name.clone();
         let profile = Arc::new(profile);
         let installed = InstalledProfile { json: json.trim().to_owned(), profile, is_shipped };
@@ -91,9 +95,66 @@ impl Profiles {
     }
 }
 
+/// Checks the plans that come with a profile as those that come by the API.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are.
+fn check_plans(profile: &Profile) -> anyhow::Result<()> {
+    let mut fields = Fields::default();
+    for (index, plan) in profile.plans.iter().enumerate() {
+        let at = format!("plans[{index}]");
+        fields.id(&format!("{at}.id"), &plan.id);
+        fields.name(&format!("{at}.name"), &plan.name);
+        fields.limits(&format!("{at}.limits"), &plan.limits);
+    }
+    match fields.finish() {
+        Err(ApiError::Fields(errors)) => {
+            let errors: Vec<String> = errors
+                .iter()
+                .map(|error| format!("`{}`: {}", error.field, error.message))
+                .collect();
+            bail!("{}", errors.join("; "))
+        }
+        Err(error) => Err(error.into()),
+        Ok(()) => Ok(()),
+    }
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    /// A plan of two billion buckets used to take 28 GB once its usage was looked at.
+    #[test]
+    fn plans_of_profiles_are_bounded_as_those_of_the_api() {
+        let with = |of: &str, number: &str| {
+            let folder = tempfile::tempdir().unwrap();
+            let mut profile: serde_json::Value = serde_json::from_str(SHIPPED[1].1).unwrap();
+            let limit =
+                serde_json::json!({"name": "l", "amount": 5, "bucket_seconds": 60, "buckets": 1});
+            profile["plans"][0]["limits"] = serde_json::json!([limit]);
+            profile["plans"][0]["limits"][0][of] = serde_json::from_str(number).unwrap();
+            std::fs::write(folder.path().join("p.json"), profile.to_string()).unwrap();
+            Profiles::load(Some(folder.path())).map_err(|error| format!("{error:#}"))
+        };
+        for (of, number) in [
+            ("buckets", "2000000000"),
+            ("buckets", "367"),
+            ("buckets", "0"),
+            ("bucket_seconds", "4294967295"),
+            ("bucket_seconds", "0"),
+            ("amount", "9007199254740992"),
+            ("name", "\"a b\""),
+            ("generation", "7"),
+        ] {
+            let error = with(of, number).unwrap_err();
+            assert!(error.contains(&format!("plans[0].limits[0].{of}")), "{of} {number}: {error}");
+        }
+        for (of, number) in [("buckets", "366"), ("bucket_seconds", "2678400"), ("amount", "0")] {
+            with(of, number).unwrap();
+        }
+    }
 
     #[test]
     fn file_takes_the_place_of_a_shipped_profile_of_its_name() {

@@ -261,6 +261,7 @@ mod tests {
             bucket_seconds: 3600,
             buckets: 1,
             identity: Some(Identity::Key),
+            generation: 0,
         };
         let limits = vec![LimitState { limit, remaining: 0, resets_at_ms: 9 }];
         let answer = LeaseAnswer {

@@ -18,6 +18,17 @@ pub struct Limit {
     /// Whose calls count, where the plan tells callers apart; absent, everyone's.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub identity: Option<Identity>,
+    /// Of what is told to filters: another number where the subject's usage has begun anew, as that of an
+    /// account that was removed and made again. Limits that differ in it alone are others, so what was
+    /// leased or refused by the one says nothing of the other. 0 and absent in plans and keys.
+    #[serde(default, skip_serializing_if = "is_first")]
+    #[cfg_attr(feature = "schema", schema(ignore))]
+    pub generation: u64,
+}
+
+#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
+const fn is_first(generation: &u64) -> bool {
+    *generation == 0
 }
 
 /// As whom a call was made.

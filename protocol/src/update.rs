@@ -208,6 +208,7 @@ mod tests {
                 bucket_seconds: 60,
                 buckets: 2,
                 identity: None,
+                generation: 0,
             }]],
             anonymous_limits: vec![],
             resources: vec![AccountResources {

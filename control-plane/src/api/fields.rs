@@ -152,6 +152,9 @@ impl Fields {
         for (index, limit) in limits.iter().enumerate() {
             let at = format!("{field}[{index}]");
             self.id(&format!("{at}.name"), &limit.name);
+            if limit.generation != 0 {
+                self.add(&format!("{at}.generation"), "expected none");
+            }
             if limits.iter().take(index).any(|other| other.name == limit.name) {
                 self.add(&format!("{at}.name"), format!("`{}` is there twice", limit.name));
             }

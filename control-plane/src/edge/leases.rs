@@ -18,7 +18,7 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::ledger::{self, TakenIn};
 use crate::metrics::Metrics;
-use crate::store::ledger::{LedgerRecords, drop_old};
+use crate::store::ledger::{LedgerRecords, certain_time, drop_old};
 use crate::store::{Store, StoreError};
 use crate::time::Time;
 
@@ -106,7 +106,8 @@ pub(crate) struct Clerk {
 
 impl Clerk {
     fn work(&self, jobs: &Receiver<Job>) {
-        let mut sweep_at = Instant::now() + SWEEP_EVERY;
+        let mut swept_at = Instant::now();
+        let mut sweep_at = swept_at + SWEEP_EVERY;
         loop {
             match jobs.recv_timeout(sweep_at.saturating_duration_since(Instant::now())) {
                 Ok(first) => self.commit(batch(first, jobs)),
@@ -114,7 +115,9 @@ impl Clerk {
                 Err(RecvTimeoutError::Disconnected) => return,
             }
             if Instant::now() >= sweep_at {
-                let is_more = self.sweep();
+                let passed_ms = u64::try_from(swept_at.elapsed().as_millis()).unwrap_or(u64::MAX);
+                swept_at = Instant::now();
+                let is_more = self.sweep(passed_ms);
                 sweep_at = Instant::now() + if is_more { SWEEP_ON } else { SWEEP_EVERY };
             }
         }
@@ -130,8 +133,16 @@ impl Clerk {
         match done {
             Ok(done) => {
                 self.metrics.lease_commits.inc();
-                for (job, TakenIn { answer, recalls }) in jobs.into_iter().zip(done) {
+                for (job, TakenIn { answer, recalls, excess }) in jobs.into_iter().zip(done) {
                     self.count(&answer);
+                    if excess > 0 {
+                        self.metrics.calls_not_believed.inc_by(excess);
+                        tracing::warn!(
+                            instance = job.call.instance,
+                            excess,
+                            "a proxy reported more calls than one can have served; they are not counted"
+                        );
+                    }
                     for (holder, subject) in recalls {
                         self.metrics.leases_recalled.inc();
                         self.recalls.ask(&holder, subject);
@@ -165,8 +176,9 @@ impl Clerk {
         }
     }
 
-    /// Counts lost leases as spent, and drops what is too old. Returns whether there is more to do.
-    fn sweep(&self) -> bool {
+    /// Counts lost leases as spent, and drops what is too old, so many milliseconds of a steady clock after
+    /// the last time. Returns whether there is more to do.
+    fn sweep(&self, passed_ms: u64) -> bool {
         let settled = self.store.keep_ledger(|connection| {
             let mut records = LedgerRecords::new(connection, &self.default_plans);
             ledger::settle_lost(&mut records, now_ms())
@@ -178,7 +190,10 @@ impl Clerk {
         if lost > 0 {
             tracing::info!(lost, "counted leases as spent that nobody reported");
         }
-        let dropped = self.store.keep_ledger(|connection| drop_old(connection, now_ms()));
+        let dropped = self.store.keep_ledger(|connection| {
+            let certain = certain_time(connection, now_ms(), passed_ms)?;
+            drop_old(connection, certain.at_ms)
+        });
         let is_more = dropped.unwrap_or_else(|error| {
             tracing::error!(%error, "old usage could not be dropped");
             false

@@ -281,6 +281,7 @@ fn limits(amount: u64) -> Vec<Limit> {
         bucket_seconds: 60,
         buckets: 1,
         identity,
+        generation: 0,
     };
     if amount == 0 { vec![] } else { vec![limit(None), limit(Some(Identity::Key))] }
 }

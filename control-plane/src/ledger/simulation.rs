@@ -11,7 +11,7 @@ use latchkey_protocol::{KeyHash, KeyKind, Limit, Subject};
 use rand::rngs::StdRng;
 use rand::{RngExt, SeedableRng};
 
-use super::{Lease, Records, Standing, TakenIn, settle_lost, take_in};
+use super::{Holder as Known, Lease, Records, Standing, TakenIn, settle_lost, take_in};
 use crate::store::ledger::{LedgerRecords, days, drop_old};
 use crate::store::{
     Change, MintedToken, NewAccount, NewKey, Origin, Plan, Store, StoreError, accounts, plans,
@@ -23,7 +23,7 @@ struct Disk {
     limits: BTreeMap<Subject, Vec<Limit>>,
     counters: BTreeMap<(Subject, u32, u64), u64>,
     leases: BTreeMap<u64, (Subject, Lease)>,
-    sequences: BTreeMap<String, u64>,
+    holders: BTreeMap<String, Known>,
     used_by_keys: u64,
 }
 
@@ -81,12 +81,12 @@ impl Records for Disk {
         Ok(())
     }
 
-    fn sequence(&self, holder: &str) -> Result<u64, StoreError> {
-        Ok(self.sequences.get(holder).copied().unwrap_or_default())
+    fn holder(&self, name: &str) -> Result<Option<Known>, StoreError> {
+        Ok(self.holders.get(name).copied())
     }
 
-    fn put_sequence(&mut self, holder: &str, sequence: u64, _: u64) -> Result<(), StoreError> {
-        self.sequences.insert(holder.to_owned(), sequence);
+    fn put_holder(&mut self, name: &str, holder: &Known) -> Result<(), StoreError> {
+        self.holders.insert(name.to_owned(), *holder);
         Ok(())
     }
 
@@ -323,7 +323,9 @@ impl World {
             return self.send(&refused);
         }
         let mut after = self.disk.clone();
-        let TakenIn { answer, recalls } = take_in(&mut after, &parsed, self.now_ms).unwrap();
+        let TakenIn { answer, recalls, excess } =
+            take_in(&mut after, &parsed, self.now_ms).unwrap();
+        assert_eq!(excess, 0, "all that was served is believed");
         let crashes = !self.is_quiet && self.rng.random_bool(0.01);
         let is_kept = !crashes || self.rng.random_bool(0.5);
         if let Some(mirror) = &self.store {
@@ -541,7 +543,7 @@ fn key_holder() -> authorize::Holder {
 }
 
 fn limit(name: &str, amount: u64, bucket_seconds: u32, buckets: u32) -> Limit {
-    Limit { name: name.to_owned(), amount, bucket_seconds, buckets, identity: None }
+    Limit { name: name.to_owned(), amount, bucket_seconds, buckets, identity: None, generation: 0 }
 }
 
 /// An hour and a day begin here, so that neither ends within a run.

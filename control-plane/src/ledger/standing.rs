@@ -3,6 +3,7 @@
 use std::collections::{BTreeMap, BTreeSet};
 
 use latchkey_protocol::lease::{LimitState, MAX_AHEAD_MS, Refusal};
+use latchkey_protocol::window::MAX_BUCKETS;
 use latchkey_protocol::{Limit, Window};
 
 use super::RETURN_MS;
@@ -164,7 +165,9 @@ impl Standing {
             if lease.expires_at_ms > now_ms { lease.spent } else { lease.amount }
         });
         let current = window.bucket(now_ms);
-        let buckets = (window.oldest(current)..=current)
+        // A plan may have come from a profile that was not checked.
+        let oldest = window.oldest(current).max(current.saturating_sub(u64::from(MAX_BUCKETS) - 1));
+        let buckets = (oldest..=current)
             .map(|bucket| {
                 let count = counts.get(&bucket).copied().unwrap_or_default();
                 (window.starts_at_ms(bucket), count)
@@ -231,7 +234,14 @@ mod tests {
     use super::*;
 
     fn limit(amount: u64, bucket_seconds: u32, buckets: u32) -> Limit {
-        Limit { name: "l".to_owned(), amount, bucket_seconds, buckets, identity: None }
+        Limit {
+            name: "l".to_owned(),
+            amount,
+            bucket_seconds,
+            buckets,
+            identity: None,
+            generation: 0,
+        }
     }
 
     fn lease(amount: u64, starts_at_ms: u64, expires_at_ms: u64) -> Lease {

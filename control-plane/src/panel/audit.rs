@@ -156,6 +156,7 @@ fn filter(visitor: &Visitor, asked: &Form) -> Result<AuditFilter, ApiError> {
         }
     };
     Ok(AuditFilter {
+        since_account: visitor.membership.is_some(),
         account: visitor.membership.as_ref().map(|(account, _)| account.id.clone()),
         actor: asked.filled("actor"),
         action: asked.filled("action"),

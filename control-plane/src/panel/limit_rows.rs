@@ -85,6 +85,7 @@ impl LimitRow {
             bucket_seconds: small("bucket_seconds", &self.bucket_seconds),
             buckets: small("buckets", &self.buckets),
             identity: serde_json::from_value(self.identity.as_str().into()).ok(),
+            generation: 0,
         }
     }
 }

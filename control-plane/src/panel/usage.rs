@@ -161,6 +161,7 @@ fn windows_before(
         bucket_seconds: usage.bucket_seconds,
         buckets: WINDOWS_SHOWN,
         identity: usage.identity,
+        generation: 0,
     };
     Ok(limit_usage(db, &subject, &several, now_ms)?.buckets)
 }

@@ -5,6 +5,8 @@ use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
 
+use super::changes::to_sql;
+use super::correction::next_generation;
 use super::{Change, Page, StoreError, keys, ledger, plans};
 use crate::time::Time;
 
@@ -22,7 +24,17 @@ pub(crate) struct Account {
     /// Name of its API profile.
     #[schema(examples("flotiq"))]
     pub(crate) profile: String,
+    pub(crate) state: AccountState,
     pub(crate) created_at: Time,
+}
+
+/// Whether an account's keys can be used.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, Serialize, ToSchema)]
+#[serde(rename_all = "snake_case")]
+pub(crate) enum AccountState {
+    Active,
+    /// None of its keys can, until it is resumed.
+    Suspended,
 }
 
 /// An account to make.
@@ -46,7 +58,7 @@ pub(crate) struct AccountPatch {
 /// Returns part of the list of accounts, by id.
 pub(crate) fn list(connection: &Connection, page: &Page) -> Result<Vec<Account>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, name, plan, profile, created_at_ms FROM accounts
+        "SELECT id, name, plan, profile, created_at_ms, is_suspended FROM accounts
          WHERE id > ?1 ORDER BY id LIMIT ?2",
     )?;
     let after = page.after.as_deref().unwrap_or_default();
@@ -61,7 +73,7 @@ pub(crate) fn search(
     page: &Page,
 ) -> Result<Vec<Account>, StoreError> {
     let mut statement = connection.prepare_cached(
-        "SELECT id, name, plan, profile, created_at_ms FROM accounts
+        "SELECT id, name, plan, profile, created_at_ms, is_suspended FROM accounts
          WHERE id > ?1 AND (?2 = '' OR instr(lower(id || char(10) || name), lower(?2)) > 0)
          ORDER BY id LIMIT ?3",
     )?;
@@ -74,7 +86,7 @@ pub(crate) fn search(
 pub(crate) fn get(connection: &Connection, id: &str) -> Result<Account, StoreError> {
     connection
         .query_row(
-            "SELECT id, name, plan, profile, created_at_ms FROM accounts WHERE id = ?1",
+            "SELECT id, name, plan, profile, created_at_ms, is_suspended FROM accounts WHERE id = ?1",
             [id],
             read,
         )
@@ -85,9 +97,12 @@ pub(crate) fn get(connection: &Connection, id: &str) -> Result<Account, StoreErr
 /// Makes an account with the keys that it has from birth.
 pub(crate) fn create(change: &mut Change<'_>, new: &NewAccount) -> Result<Account, StoreError> {
     check_plan(&change.transaction, &new.plan)?;
+    // What proxies hold of a former account of this id is none of this one's.
+    let generation = next_generation(change, &new.id)?;
     let inserted = change.transaction.execute(
-        "INSERT INTO accounts (id, name, plan, profile, created_at_ms) VALUES (?1, ?2, ?3, ?4, ?5)",
-        params![new.id, new.name, new.plan, new.profile, change.now_ms],
+        "INSERT INTO accounts (id, name, plan, profile, created_at_ms, generation)
+         VALUES (?1, ?2, ?3, ?4, ?5, ?6)",
+        params![new.id, new.name, new.plan, new.profile, change.now_ms, to_sql(generation)],
     );
     match inserted {
         Err(rusqlite::Error::SqliteFailure(error, _))
@@ -129,6 +144,26 @@ pub(crate) fn edit(
     Ok(after)
 }
 
+/// Suspends an account, so that all its tokens are refused, or ends that.
+pub(crate) fn set_suspended(
+    change: &mut Change<'_>,
+    id: &str,
+    is_suspended: bool,
+) -> Result<Account, StoreError> {
+    let before = get(&change.transaction, id)?;
+    change.transaction.execute(
+        "UPDATE accounts SET is_suspended = ?2 WHERE id = ?1",
+        params![id, is_suspended],
+    )?;
+    let after = get(&change.transaction, id)?;
+    if after.state != before.state {
+        keys::touch_account(change, id)?;
+    }
+    let action = if is_suspended { "account.suspend" } else { "account.resume" };
+    change.audit(Some(id), action, id, &json!({"before": before, "after": after}))?;
+    Ok(after)
+}
+
 /// Removes an account with all that it owns; its tokens are refused from then on.
 pub(crate) fn delete(change: &mut Change<'_>, id: &str) -> Result<(), StoreError> {
     let before = get(&change.transaction, id)?;
@@ -157,5 +192,6 @@ fn read(row: &Row<'_>) -> rusqlite::Result<Account> {
         plan: row.get(2)?,
         profile: row.get(3)?,
         created_at: Time::from_ms(row.get(4)?),
+        state: if row.get(5)? { AccountState::Suspended } else { AccountState::Active },
     })
 }

@@ -63,6 +63,8 @@ pub(super) fn append(
 #[derive(Clone, Debug, Default)]
 pub(crate) struct AuditFilter {
     pub(crate) account: Option<String>,
+    /// Whether entries of a former account of its id are left out.
+    pub(crate) since_account: bool,
     /// Part of the name of who made the change.
     pub(crate) actor: Option<String>,
     /// Beginning of what was done, such as `key.`.
@@ -90,6 +92,7 @@ pub(crate) fn search(
            AND (?4 IS NULL OR subject = ?4)
            AND (?5 IS NULL OR at_ms >= ?5) AND (?6 IS NULL OR at_ms < ?6)
            AND (?7 IS NULL OR id < ?7)
+           AND (NOT ?9 OR id >= (SELECT max(id) FROM audit WHERE account = ?1 AND action = 'account.create'))
          ORDER BY id DESC LIMIT ?8"
     ))?;
     let mut rows = statement.query(params![
@@ -100,7 +103,8 @@ pub(crate) fn search(
         filter.since_ms,
         filter.until_ms,
         before,
-        i64::try_from(limit).unwrap_or(i64::MAX)
+        i64::try_from(limit).unwrap_or(i64::MAX),
+        filter.since_account,
     ])?;
     let mut entries = Vec::new();
     while let Some(row) = rows.next()? {

@@ -6,6 +6,7 @@ use latchkey_filter::profile::Profile;
 use latchkey_protocol::{Identity, KeyHash, Limit, Revision};
 use rusqlite::{Connection, OptionalExtension, Row, params};
 
+use super::ledger::from_sql;
 use super::usable_tokens::{self, AccountRow, Sets, TokenRow};
 use super::{Change, StoreError, resources};
 
@@ -107,7 +108,7 @@ pub(crate) fn changed_since(
         "WITH named AS (
            SELECT account FROM changed_accounts WHERE revision > ?1 AND revision <= ?2
          )
-         SELECT accounts.id, plans.limits, accounts.id IN named AS itself
+         SELECT accounts.id, plans.limits, accounts.id IN named AS itself, accounts.generation
          FROM accounts JOIN plans ON plans.id = accounts.plan
          WHERE +accounts.profile = ?3
            AND (accounts.id IN named OR accounts.plan IN (
@@ -121,7 +122,7 @@ pub(crate) fn changed_since(
         let resources = if itself { Some(resources::all(connection, &id)?) } else { None };
         accounts.push(AccountRow {
             id,
-            limits: sets.limits(&row.get::<_, String>(1)?)?,
+            limits: sets.limits(&row.get::<_, String>(1)?, from_sql(row, 3)?)?,
             resources,
         });
     }

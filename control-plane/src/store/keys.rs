@@ -312,7 +312,7 @@ pub(super) fn touch_account(change: &mut Change<'_>, account: &str) -> Result<()
 }
 
 /// Notes that filters have to look at the tokens of a key again.
-fn touch(change: &mut Change<'_>, key: &str) -> Result<(), StoreError> {
+pub(super) fn touch(change: &mut Change<'_>, key: &str) -> Result<(), StoreError> {
     touch_all(change, "keys.id = ?1", key)
 }
 

@@ -9,7 +9,9 @@ use rusqlite::{Connection, OptionalExtension, Params, Row, ToSql, params};
 
 use super::changes::to_sql;
 use super::{StoreError, from_json, right_usage};
-use crate::ledger::{Lease, Records, Standing};
+use crate::ledger::allowance::LONGEST_SILENCE_MS;
+use crate::ledger::certain_time::CertainTime;
+use crate::ledger::{Holder, Lease, Records, Standing};
 
 /// The ledger's records, as of one transaction.
 pub(crate) struct LedgerRecords<'a> {
@@ -31,16 +33,38 @@ impl<'a> LedgerRecords<'a> {
         let json: Option<String> = statement.query_row(ids, |row| row.get(0)).optional()?;
         json.map(|json| from_json(&json)).transpose()
     }
+
+    /// Returns the longest window by which calls of a subject count in buckets of a length, of those that
+    /// it has or may get.
+    fn longest(&self, subject: &Subject, seconds: u32) -> Result<Window, StoreError> {
+        let buckets = match subject {
+            // They may get another plan, whose windows look back.
+            Subject::Account { .. } | Subject::Key { .. } => MAX_BUCKETS,
+            // There are as many as someone likes to call from, and their limits hardly change.
+            Subject::Address { .. } => {
+                let limits = self.limits(subject)?.unwrap_or_default();
+                let of_length =
+                    limits.iter().filter(|limit| limit.bucket_seconds.max(1) == seconds);
+                of_length.map(|limit| limit.buckets).max().unwrap_or(1)
+            }
+        };
+        Ok(Window::new(seconds, buckets))
+    }
 }
 
 impl Records for LedgerRecords<'_> {
     fn limits(&self, subject: &Subject) -> Result<Option<Vec<Limit>>, StoreError> {
         let limits = match subject {
-            Subject::Account { account, .. } => self.read_limits(
-                "SELECT plans.limits FROM accounts JOIN plans ON plans.id = accounts.plan
-                 WHERE accounts.id = ?1",
-                [account],
-            )?,
+            Subject::Account { account, .. } => {
+                let mut statement = self.connection.prepare_cached(
+                    "SELECT plans.limits, accounts.generation
+                     FROM accounts JOIN plans ON plans.id = accounts.plan WHERE accounts.id = ?1",
+                )?;
+                let row = statement
+                    .query_row([account], |row| Ok((row.get::<_, String>(0)?, from_sql(row, 1)?)));
+                let row = row.optional()?;
+                row.map(|(json, generation)| limits_of(&json, generation)).transpose()?
+            }
             Subject::Key { account, key } => {
                 let sql = "SELECT limits FROM keys WHERE id = ?1 AND account = ?2";
                 self.read_limits(sql, params![key, account])?
@@ -80,7 +104,7 @@ impl Records for LedgerRecords<'_> {
              DO UPDATE SET count = count + excluded.count",
         )?;
         for &seconds in lengths {
-            let longest = Window::new(seconds, MAX_BUCKETS);
+            let longest = self.longest(subject, seconds)?;
             let bucket = longest.bucket(at_ms);
             let drops_at_ms = to_sql(longest.leaves_at_ms(bucket));
             let (bucket, count) = (to_sql(bucket), to_sql(count));
@@ -149,18 +173,33 @@ impl Records for LedgerRecords<'_> {
         Ok(())
     }
 
-    fn sequence(&self, holder: &str) -> Result<u64, StoreError> {
-        let mut statement =
-            self.connection.prepare_cached("SELECT sequence FROM holders WHERE name = ?1")?;
-        let sequence = statement.query_row([holder], |row| from_sql(row, 0)).optional()?;
-        Ok(sequence.unwrap_or_default())
+    fn holder(&self, name: &str) -> Result<Option<Holder>, StoreError> {
+        let mut statement = self.connection.prepare_cached(
+            "SELECT sequence, seen_at_ms, credit_room, usage_room FROM holders WHERE name = ?1",
+        )?;
+        let read = |row: &Row<'_>| {
+            Ok(Holder {
+                sequence: from_sql(row, 0)?,
+                seen_at_ms: from_sql(row, 1)?,
+                credit_room: from_sql(row, 2)?,
+                usage_room: from_sql(row, 3)?,
+            })
+        };
+        Ok(statement.query_row([name], read).optional()?)
     }
 
-    fn put_sequence(&mut self, holder: &str, sequence: u64, now_ms: u64) -> Result<(), StoreError> {
+    fn put_holder(&mut self, name: &str, holder: &Holder) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "INSERT OR REPLACE INTO holders (name, sequence, seen_at_ms) VALUES (?1, ?2, ?3)",
+            "INSERT OR REPLACE INTO holders (name, sequence, seen_at_ms, credit_room, usage_room)
+             VALUES (?1, ?2, ?3, ?4, ?5)",
         )?;
-        statement.execute(params![holder, to_sql(sequence), to_sql(now_ms)])?;
+        statement.execute(params![
+            name,
+            to_sql(holder.sequence),
+            to_sql(holder.seen_at_ms),
+            to_sql(holder.credit_room),
+            to_sql(holder.usage_room),
+        ])?;
         Ok(())
     }
 
@@ -187,6 +226,38 @@ impl Records for LedgerRecords<'_> {
         }
         right_usage::add(self.connection, usage)
     }
+}
+
+/// Returns a plan's limits as they hold for an account of a generation.
+pub(super) fn limits_of(json: &str, generation: u64) -> Result<Vec<Limit>, StoreError> {
+    let mut limits: Vec<Limit> = from_json(json)?;
+    for limit in &mut limits {
+        limit.generation = generation;
+    }
+    Ok(limits)
+}
+
+/// Returns up to when it is certain that time has come, as of a moment of the system's clock, so many
+/// milliseconds of a steady one after it was last asked; keeps it.
+pub(crate) fn certain_time(
+    connection: &Connection,
+    now_ms: u64,
+    passed_ms: u64,
+) -> Result<CertainTime, StoreError> {
+    let before =
+        connection.query_row("SELECT at_ms, ahead_since_ms FROM certain_time", [], |row| {
+            let ahead_since_ms: Option<i64> = row.get(1)?;
+            Ok(CertainTime {
+                at_ms: from_sql(row, 0)?,
+                ahead_since_ms: ahead_since_ms.map(i64::unsigned_abs),
+            })
+        })?;
+    let time = before.advance(now_ms, passed_ms);
+    connection.execute(
+        "UPDATE certain_time SET at_ms = ?1, ahead_since_ms = ?2",
+        params![to_sql(time.at_ms), time.ahead_since_ms.map(to_sql)],
+    )?;
+    Ok(time)
 }
 
 /// Returns what a subject used and leased, as far as it counts for limits from a moment on.
@@ -286,7 +357,8 @@ pub(crate) fn outstanding(connection: &Connection) -> Result<BTreeMap<String, u6
     Ok(rows.collect::<Result<_, _>>()?)
 }
 
-/// Drops what is too old, a part of it. Returns whether there is more to drop.
+/// Drops what is too old at a moment that has certainly come, a part of it. Returns whether there is more to
+/// drop.
 pub(crate) fn drop_old(connection: &Connection, now_ms: u64) -> Result<bool, StoreError> {
     let bucket_before = |seconds: u32, days: u64| {
         let before_ms = now_ms.saturating_sub(days * u64::from(DAY_SECONDS) * 1000);
@@ -356,7 +428,7 @@ fn read_lease(row: &Row<'_>) -> Result<(Subject, Lease), StoreError> {
 }
 
 /// Returns a subject's name in the store; no part of it holds a blank.
-fn text(subject: &Subject) -> String {
+pub(super) fn text(subject: &Subject) -> String {
     match subject {
         Subject::Account { account, identity: None } => format!("account {account}"),
         Subject::Account { account, identity: Some(identity) } => {
@@ -384,7 +456,8 @@ fn parse(text: &str) -> Option<Subject> {
     }
 }
 
-fn from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
+/// Returns a number that is not negative.
+pub(super) fn from_sql(row: &Row<'_>, column: usize) -> rusqlite::Result<u64> {
     Ok(row.get::<_, i64>(column)?.unsigned_abs())
 }
 
@@ -404,8 +477,9 @@ const KEPT_DAYS: u64 = 396;
 /// Days for which the hours of keys are kept.
 const KEPT_DAYS_BY_HOUR: u64 = 3;
 
-/// How long a silent holder's number is kept: far longer than a message can be on its way.
-const KEPT_HOLDERS_MS: u64 = 86_400_000;
+/// How long a silent holder is remembered: far longer than a message can be on its way, and as long as
+/// what it may report grows.
+const KEPT_HOLDERS_MS: u64 = LONGEST_SILENCE_MS;
 
 /// Most rows of a table that are swept in one transaction, so that no call waits long for it.
 const MAX_SWEPT: u32 = 1_000;

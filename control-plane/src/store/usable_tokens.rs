@@ -8,6 +8,7 @@ use latchkey_protocol::{KeyHash, KeyKind, Limit, Resource, Revision, RightSet};
 use rusqlite::{Connection, Row, ToSql, params};
 
 use super::changes::{anonymous_limits, last_with_time, read_hash};
+use super::ledger::{from_sql, limits_of};
 use super::{StoreError, from_json, resources};
 
 /// An account, as far as filters are concerned; with a token among many, its id alone.
@@ -60,7 +61,8 @@ impl<'a> Pages<'a> {
         limit: i64,
     ) -> Result<Vec<AccountRow>, StoreError> {
         let mut statement = self.connection.prepare_cached(
-            "SELECT accounts.id, plans.limits FROM accounts JOIN plans ON plans.id = accounts.plan
+            "SELECT accounts.id, plans.limits, accounts.generation
+             FROM accounts JOIN plans ON plans.id = accounts.plan
              WHERE accounts.profile = ?1 AND accounts.id > ?2 ORDER BY accounts.id LIMIT ?3",
         )?;
         let mut rows = statement.query(params![self.profile.name, after, limit])?;
@@ -70,7 +72,7 @@ impl<'a> Pages<'a> {
             let resources = Some(resources::all(self.connection, &id)?);
             accounts.push(AccountRow {
                 id,
-                limits: self.sets.limits(&row.get::<_, String>(1)?)?,
+                limits: self.sets.limits(&row.get::<_, String>(1)?, from_sql(row, 2)?)?,
                 resources,
             });
         }
@@ -134,10 +136,11 @@ fn one_token(
         return Ok(None);
     };
     let mut token = read_token(row, &mut Sets::default())?;
-    let limits = "SELECT plans.limits FROM accounts JOIN plans ON plans.id = accounts.plan
-                  WHERE accounts.id = ?1";
-    let limits: String = connection.query_row(limits, [&token.account.id], |row| row.get(0))?;
-    token.account.limits = from_json::<Vec<Limit>>(&limits)?.into();
+    let limits = "SELECT plans.limits, accounts.generation
+                  FROM accounts JOIN plans ON plans.id = accounts.plan WHERE accounts.id = ?1";
+    let row = |row: &Row<'_>| Ok((row.get::<_, String>(0)?, from_sql(row, 1)?));
+    let (limits, generation) = connection.query_row(limits, [&token.account.id], row)?;
+    token.account.limits = limits_of(&limits, generation)?.into();
     token.account.resources = Some(resources::all(connection, &token.account.id)?);
     Ok(Some(token))
 }
@@ -180,8 +183,9 @@ pub(super) fn keep(
                   ELSE min(tokens.grace_ends_at_ms, keys.expires_at_ms)
                 END,
                 keys.is_enforced
-         FROM tokens JOIN keys ON keys.id = tokens.key
-         WHERE tokens.hash = ?2 AND keys.revoked_at_ms IS NULL AND NOT keys.is_suspended",
+         FROM tokens JOIN keys ON keys.id = tokens.key JOIN accounts ON accounts.id = keys.account
+         WHERE tokens.hash = ?2 AND keys.revoked_at_ms IS NULL AND NOT keys.is_suspended
+           AND NOT accounts.is_suspended",
     )?;
     for (profile, hash) in touched {
         remove.execute(params![profile, hash])?;
@@ -194,17 +198,34 @@ pub(super) fn keep(
 /// their rules.
 #[derive(Default)]
 pub(super) struct Sets {
-    limits: HashMap<String, Arc<[Limit]>>,
+    limits: HashMap<u64, HashMap<String, Arc<[Limit]>>>,
+    own_limits: HashMap<String, Arc<[Limit]>>,
     rights: HashMap<String, Arc<RightSet>>,
 }
 
 impl Sets {
-    pub(super) fn limits(&mut self, json: &str) -> Result<Arc<[Limit]>, StoreError> {
-        if let Some(limits) = self.limits.get(json) {
+    /// Returns the limits in a text as they hold for an account of a generation.
+    pub(super) fn limits(
+        &mut self,
+        json: &str,
+        generation: u64,
+    ) -> Result<Arc<[Limit]>, StoreError> {
+        let known = self.limits.entry(generation).or_default();
+        if let Some(limits) = known.get(json) {
+            return Ok(Arc::clone(limits));
+        }
+        let limits: Arc<[Limit]> = limits_of(json, generation)?.into();
+        known.insert(json.to_owned(), Arc::clone(&limits));
+        Ok(limits)
+    }
+
+    /// Returns a key's own limits.
+    fn own_limits(&mut self, json: &str) -> Result<Arc<[Limit]>, StoreError> {
+        if let Some(limits) = self.own_limits.get(json) {
             return Ok(Arc::clone(limits));
         }
         let limits: Arc<[Limit]> = from_json::<Vec<Limit>>(json)?.into();
-        self.limits.insert(json.to_owned(), Arc::clone(&limits));
+        self.own_limits.insert(json.to_owned(), Arc::clone(&limits));
         Ok(limits)
     }
 
@@ -226,7 +247,7 @@ fn read_token(row: &Row<'_>, sets: &mut Sets) -> Result<TokenRow, StoreError> {
         key: row.get(1)?,
         kind: super::keys::read_kind(text(2)?)?,
         account: AccountRow { id: row.get(3)?, limits: Arc::from([]), resources: None },
-        limits: sets.limits(text(7)?)?,
+        limits: sets.own_limits(text(7)?)?,
         rights: sets.rights(text(4)?)?,
         networks: from_json(text(5)?)?,
         expires_at_ms: row.get(6)?,

@@ -109,6 +109,7 @@ mod tests {
             bucket_seconds: 3600,
             buckets: 1,
             identity: None,
+            generation: 0,
         };
         Rate { state: Rc::new(LimitState { limit, remaining, resets_at_ms }), remaining }
     }

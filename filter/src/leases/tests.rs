@@ -10,7 +10,14 @@ fn at(ms: u64) -> Moment {
 }
 
 fn limit(name: &str, amount: u64) -> Limit {
-    Limit { name: name.to_owned(), amount, bucket_seconds: 3600, buckets: 1, identity: None }
+    Limit {
+        name: name.to_owned(),
+        amount,
+        bucket_seconds: 3600,
+        buckets: 1,
+        identity: None,
+        generation: 0,
+    }
 }
 
 fn acme() -> Subject {

@@ -152,8 +152,14 @@ fn account_that_goes_takes_what_is_known_of_it() {
 fn account_that_is_only_named_stays_as_it_is() {
     let mut proxy = Proxy::new();
     let mut first = delta(0, &[1], &[]);
-    let limit =
-        Limit { name: "l".to_owned(), amount: 1, bucket_seconds: 1, buckets: 1, identity: None };
+    let limit = Limit {
+        name: "l".to_owned(),
+        amount: 1,
+        bucket_seconds: 1,
+        buckets: 1,
+        identity: None,
+        generation: 0,
+    };
     first.limit_sets = vec![vec![limit]];
     first.account_limits = vec![1];
     proxy.apply(&first).unwrap();

@@ -6,6 +6,7 @@ use latchkey_protocol::{KeyHash, KeyKind};
 use rusqlite::{Connection, OptionalExtension, Row, Rows, params};
 
 use super::{Key, KeyState};
+use crate::store::ledger::limits_of;
 use crate::store::{Page, StoreError, accounts, from_json};
 use crate::time::Time;
 
@@ -194,7 +195,7 @@ fn read(row: &Row<'_>, now_ms: i64) -> Result<Key, StoreError> {
         environment: row.get(5)?,
         note: row.get(6)?,
         allowed_networks: from_json(&row.get::<_, String>(7)?)?,
-        limits: from_json(&row.get::<_, String>(8)?)?,
+        limits: limits_of(&row.get::<_, String>(8)?, 0)?,
         created_at: Time::from_ms(row.get(9)?),
         expires_at: expires_at_ms.map(Time::from_ms),
         last_used_at: row.get::<_, Option<i64>>(13)?.map(Time::from_ms),

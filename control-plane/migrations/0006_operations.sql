@@ -1,0 +1,19 @@
+-- Where an account's usage has begun anew, the audit entry with which it did; tells its limits apart from
+-- those of a former account of its id.
+ALTER TABLE accounts ADD COLUMN generation INTEGER NOT NULL DEFAULT 0;
+
+-- Tokens of a suspended account are refused until it is resumed.
+ALTER TABLE accounts ADD COLUMN is_suspended INTEGER NOT NULL DEFAULT 0;
+
+-- How many calls a holder may report beside its leases, and for keys, before it is heard of again.
+ALTER TABLE holders ADD COLUMN credit_room INTEGER NOT NULL DEFAULT 10000;
+ALTER TABLE holders ADD COLUMN usage_room INTEGER NOT NULL DEFAULT 1000000;
+
+-- Up to when it is certain that time has come: nothing is dropped that a window may hold after that. Where
+-- the system's clock is far ahead of it, since which of that clock's moments it has been.
+CREATE TABLE certain_time (
+  at_ms INTEGER NOT NULL,
+  ahead_since_ms INTEGER
+) STRICT;
+
+INSERT INTO certain_time (at_ms) VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER));
