@@ -17,3 +17,11 @@ CREATE TABLE certain_time (
 ) STRICT;
 
 INSERT INTO certain_time (at_ms) VALUES (CAST(unixepoch('subsec') * 1000 AS INTEGER));
+
+-- Browsers, by the SHA-256 of what their cookie holds, and networks from which people have signed in.
+CREATE TABLE familiar_places (
+  person TEXT NOT NULL REFERENCES people (id) ON DELETE CASCADE,
+  hash BLOB NOT NULL,
+  seen_at_ms INTEGER NOT NULL,
+  PRIMARY KEY (person, hash)
+) STRICT, WITHOUT ROWID;

@@ -1,6 +1,7 @@
 //! What all handlers share.
 
 use std::sync::Arc;
+use std::sync::atomic::AtomicBool;
 
 use ipnet::IpNet;
 use latchkey_filter::profile::Profile;
@@ -22,6 +23,7 @@ use crate::proxies::Proxies;
 use crate::sealing::SealingKey;
 use crate::store::{MintedToken, Store, accounts};
 use crate::token;
+use crate::wrong_tokens::WrongTokens;
 
 /// The service's state.
 #[derive(Clone)]
@@ -38,6 +40,9 @@ pub(crate) struct App {
     pub(crate) edge: Credential,
     /// Proxies that are believed where requests come from.
     pub(crate) trusted_proxies: Arc<[IpNet]>,
+    /// Whether it was said that one in front is not believed.
+    pub(crate) has_warned_of_proxy: Arc<AtomicBool>,
+    pub(crate) wrong_tokens: Arc<WrongTokens>,
     /// Where tokens are shown.
     pub(crate) token_access: TokenAccess,
     /// What keeps tokens, so that the panel can show them again.

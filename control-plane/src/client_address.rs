@@ -1,6 +1,7 @@
 //! Where a request comes from.
 
-use std::net::{IpAddr, SocketAddr};
+use std::net::{IpAddr, Ipv6Addr, SocketAddr};
+use std::sync::atomic::Ordering;
 
 use anyhow::Context;
 use axum::extract::{ConnectInfo, Request, State};
@@ -38,17 +39,33 @@ pub(crate) fn networks(text: &str) -> anyhow::Result<Vec<IpNet>> {
 pub(crate) async fn note(State(app): State<App>, mut request: Request, next: Next) -> Response {
     let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
     if let Some(&ConnectInfo(peer)) = peer {
-        let client = client(peer.ip().to_canonical(), request.headers(), &app.trusted_proxies);
+        let (peer, headers) = (peer.ip().to_canonical(), request.headers());
+        let client = client(peer, headers, &app.trusted_proxies);
+        if client == peer && headers.contains_key(FORWARDED_FOR) {
+            warn_once(&app, peer);
+        }
         request.extensions_mut().insert(ClientAddress(client));
     }
     next.run(request).await
+}
+
+/// Says that what a proxy in front tells of clients is not believed: all of them look like one then.
+fn warn_once(app: &App, peer: IpAddr) {
+    let is_trusted = app.trusted_proxies.iter().any(|network| network.contains(&peer));
+    if !is_trusted && !app.has_warned_of_proxy.swap(true, Ordering::Relaxed) {
+        tracing::warn!(
+            %peer,
+            "`X-Forwarded-For` came from an address that is not one of `--trusted-proxies`; if a proxy of \
+             yours is there, all its clients count as one until it is named"
+        );
+    }
 }
 
 /// Returns the last address of the way that is not one of a trusted proxy's.
 fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
     let is_trusted = |address: &IpAddr| trusted.iter().any(|network| network.contains(address));
     let said: Vec<&str> = headers
-        .get_all("x-forwarded-for")
+        .get_all(FORWARDED_FOR)
         .iter()
         .filter_map(|value| value.to_str().ok())
         .flat_map(|value| value.split(','))
@@ -58,13 +75,33 @@ fn client(peer: IpAddr, headers: &HeaderMap, trusted: &[IpNet]) -> IpAddr {
         if !is_trusted(&client) {
             break;
         }
-        let Ok(before) = text.trim().parse::<IpAddr>() else {
+        let Some(before) = read(text.trim()) else {
             break;
         };
-        client = before.to_canonical();
+        client = before;
     }
     client
 }
+
+/// Reads an address, alone, in brackets or with a port, as proxies write it.
+fn read(text: &str) -> Option<IpAddr> {
+    let bare = text.strip_prefix('[').and_then(|text| text.strip_suffix(']')).unwrap_or(text);
+    let alone = bare.parse::<IpAddr>().ok();
+    let address = alone.or_else(|| text.parse::<SocketAddr>().ok().map(|address| address.ip()));
+    address.map(|address| address.to_canonical())
+}
+
+/// Returns the first address of the network of which a client has all addresses: of IPv6, 64 bits.
+pub(crate) fn network_of(address: IpAddr) -> IpAddr {
+    match address.to_canonical() {
+        IpAddr::V4(address) => address.into(),
+        IpAddr::V6(address) => {
+            Ipv6Addr::from_bits(address.to_bits() & !u128::from(u64::MAX)).into()
+        }
+    }
+}
+
+const FORWARDED_FOR: &str = "x-forwarded-for";
 
 #[cfg(test)]
 mod tests {
@@ -83,6 +120,18 @@ mod tests {
         assert_eq!(told("10.1.1.1", "203.0.113.9, 198.51.100.7, 10.2.2.2"), "198.51.100.7");
         assert_eq!(told("10.1.1.1", "203.0.113.9, nonsense"), "10.1.1.1");
         assert_eq!(told("::1", "10.3.3.3"), "10.3.3.3");
+        for (said, client) in [
+            ("198.51.100.7:443", "198.51.100.7"),
+            ("[2001:db8::7]:443", "2001:db8::7"),
+            ("[2001:db8::7]", "2001:db8::7"),
+            ("[::ffff:198.51.100.7]:443", "198.51.100.7"),
+            ("203.0.113.9:1, 198.51.100.7:2,[::ffff:10.2.2.2]:3", "198.51.100.7"),
+            ("198.51.100.7:", "10.1.1.1"),
+            ("[198.51.100.7", "10.1.1.1"),
+            ("2001:db8::7:443:1:2:3:4:5:6", "10.1.1.1"),
+        ] {
+            assert_eq!(told("10.1.1.1", said), client, "{said}");
+        }
         assert_eq!(told("::1", "::ffff:198.51.100.7, ::ffff:10.3.3.3"), "198.51.100.7");
     }
 

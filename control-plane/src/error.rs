@@ -54,13 +54,13 @@ pub(crate) enum ApiError {
     MethodNotAllowed,
     #[error("there is nothing at this path")]
     NoSuchPath,
-    #[error(
-        "there were too many attempts to sign in; the next one is possible in {retry_after_seconds} s"
-    )]
+    #[error("there were too many attempts; the next one is possible in {retry_after_seconds} s")]
     Throttled {
         /// When to try again, in seconds.
         retry_after_seconds: u64,
     },
+    #[error("the request did not come in time")]
+    TimedOut,
     #[error("the body is larger than is allowed")]
     TooLarge,
     #[error("the store does not answer")]
@@ -94,6 +94,7 @@ impl ApiError {
             Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::Forged => StatusCode::FORBIDDEN,
             Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::NoSuchPath | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Store(StoreError::Conflict(_)) => StatusCode::CONFLICT,
@@ -143,6 +144,7 @@ impl ApiError {
             | Self::Panicked
             | Self::Store(_)
             | Self::Throttled { .. }
+            | Self::TimedOut
             | Self::TooLarge
             | Self::Unauthenticated { .. }
             | Self::UnsupportedType => Vec::new(),
@@ -155,6 +157,10 @@ impl IntoResponse for ApiError {
         let status = self.status();
         let errors = self.errors();
         let is_invalid = matches!(self, Self::Unauthenticated { is_sent: true, .. });
+        let retry_after_seconds = match self {
+            Self::Throttled { retry_after_seconds } => Some(retry_after_seconds),
+            _ => None,
+        };
         let detail = self.told();
         let problem = Problem {
             kind: "about:blank",
@@ -168,6 +174,9 @@ impl IntoResponse for ApiError {
         let content_type = HeaderValue::from_static("application/problem+json");
         headers.insert(header::CONTENT_TYPE, content_type);
         headers.insert(header::CACHE_CONTROL, HeaderValue::from_static("no-store"));
+        if let Some(seconds) = retry_after_seconds {
+            headers.insert(header::RETRY_AFTER, HeaderValue::from(seconds));
+        }
         if status == StatusCode::UNAUTHORIZED {
             let challenge = HeaderValue::from_static(if is_invalid {
                 "Bearer realm=\"latchkey\", error=\"invalid_token\""

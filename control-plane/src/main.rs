@@ -17,6 +17,7 @@ mod app;
 mod ask;
 mod cli;
 mod client_address;
+mod connections;
 mod credentials;
 mod edge;
 mod envoy_config;
@@ -36,6 +37,7 @@ mod session;
 mod store;
 mod time;
 mod token;
+mod wrong_tokens;
 
 use std::process::ExitCode;
 

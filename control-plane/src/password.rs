@@ -1,23 +1,31 @@
 //! Passwords of people: Argon2id, a few at a time.
 
-use std::sync::Arc;
+use std::sync::mpsc::{self, Receiver, SyncSender};
+use std::sync::{Arc, Mutex, PoisonError};
+use std::thread;
 
-use argon2::Argon2;
-use argon2::password_hash::phc::PasswordHash;
-use argon2::password_hash::{PasswordHasher, PasswordVerifier};
-use tokio::sync::Semaphore;
+use anyhow::Context;
+use argon2::password_hash::phc::{Output, ParamsString, PasswordHash, Salt};
+use argon2::{Algorithm, Argon2, Block, Params, Version};
+use tokio::sync::oneshot;
 
 use crate::error::ApiError;
 
 /// Hashes and checks passwords.
+///
+/// Each of a few threads works in memory of its own, which it keeps: memory that came with every attempt
+/// and on any thread would stay with each of these threads for good.
 #[derive(Debug)]
 pub(crate) struct Passwords {
-    /// How many are worked on at once: each takes 19 MiB and a core for 40 ms.
-    room: Arc<Semaphore>,
-    /// How many may wait for that.
-    queue: Semaphore,
+    jobs: SyncSender<Job>,
     /// The hash of no password, so that an unknown name takes as long as a wrong password.
     nobody: String,
+}
+
+#[derive(Debug)]
+enum Job {
+    Hash { password: String, answer: oneshot::Sender<anyhow::Result<String>> },
+    Match { password: String, hashed: String, answer: oneshot::Sender<bool> },
 }
 
 impl Passwords {
@@ -25,13 +33,17 @@ impl Passwords {
     ///
     /// # Errors
     ///
-    /// If the system has no random bytes.
+    /// If the system has no random bytes, or no more threads.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        Ok(Self {
-            room: Arc::new(Semaphore::new(2)),
-            queue: Semaphore::new(QUEUE),
-            nobody: hash(&crate::token::new_secret())?,
-        })
+        let (jobs, queue) = mpsc::sync_channel(QUEUE);
+        let queue = Arc::new(Mutex::new(queue));
+        for _ in 0..WORKERS {
+            let queue = Arc::clone(&queue);
+            let worker = thread::Builder::new().name("passwords".to_owned());
+            worker.spawn(move || work(&queue)).context("cannot start a thread")?;
+        }
+        let nobody = hash(&crate::token::new_secret(), &mut Vec::new())?;
+        Ok(Self { jobs, nobody })
     }
 
     /// Returns the hash of a password, in PHC form.
@@ -40,9 +52,11 @@ impl Passwords {
     ///
     /// If too many wait already.
     pub(crate) async fn hash(&self, password: String) -> Result<String, ApiError> {
-        match self.work(move || hash(&password)).await? {
-            Ok(hashed) => Ok(hashed),
-            Err(_) => Err(ApiError::Panicked),
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Hash { password, answer })?;
+        match answered.await {
+            Ok(Ok(hashed)) => Ok(hashed),
+            Ok(Err(_)) | Err(_) => Err(ApiError::Panicked),
         }
     }
 
@@ -58,36 +72,87 @@ impl Passwords {
     ) -> Result<bool, ApiError> {
         let is_someone = hashed.is_some();
         let hashed = hashed.unwrap_or_else(|| self.nobody.clone());
-        let is_right = self.work(move || {
-            PasswordHash::new(&hashed).is_ok_and(|hashed| {
-                Argon2::default().verify_password(password.as_bytes(), &hashed).is_ok()
-            })
-        });
-        Ok(is_right.await? && is_someone)
+        let (answer, answered) = oneshot::channel();
+        self.ask(Job::Match { password, hashed, answer })?;
+        let is_right = answered.await.map_err(|_| ApiError::Panicked)?;
+        Ok(is_right && is_someone)
     }
 
-    /// Works when there is room. Who goes away does not make room: the work goes on.
-    async fn work<T: Send + 'static>(
-        &self,
-        work: impl FnOnce() -> T + Send + 'static,
-    ) -> Result<T, ApiError> {
-        let busy = || ApiError::Throttled { retry_after_seconds: 5 };
-        let _waiting = self.queue.try_acquire().map_err(|_| busy())?;
-        let room = Arc::clone(&self.room).acquire_owned().await.map_err(|_| busy())?;
-        let done = tokio::task::spawn_blocking(move || {
-            let done = work();
-            drop(room);
-            done
-        });
-        done.await.map_err(|_| ApiError::Panicked)
+    fn ask(&self, job: Job) -> Result<(), ApiError> {
+        self.jobs.try_send(job).map_err(|_| ApiError::Throttled { retry_after_seconds: 5 })
+    }
+}
+
+/// Works until nobody can ask any more.
+fn work(queue: &Mutex<Receiver<Job>>) {
+    let mut memory = Vec::new();
+    loop {
+        // One of the workers waits for the next job, and the others for that one.
+        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
+        // Who asked may have gone away.
+        match job {
+            Ok(Job::Hash { password, answer }) => {
+                let _ = answer.send(hash(&password, &mut memory));
+            }
+            Ok(Job::Match { password, hashed, answer }) => {
+                let _ = answer.send(matches(&password, &hashed, &mut memory));
+            }
+            Err(_) => return,
+        }
     }
 }
 
 /// Argon2id with the crate's parameters, which are those that OWASP recommends: 19 MiB, 2 passes.
-fn hash(password: &str) -> anyhow::Result<String> {
-    let hashed = Argon2::default().hash_password(password.as_bytes());
-    hashed.map(|hashed| hashed.to_string()).map_err(|error| anyhow::anyhow!("{error}"))
+fn hash(password: &str, memory: &mut Vec<Block>) -> anyhow::Result<String> {
+    let salt = Salt::generate();
+    let params = Params::default();
+    let mut output = [0; Params::DEFAULT_OUTPUT_LEN];
+    fill(password, &salt, &params, &mut output, memory)?;
+    let hashed = PasswordHash {
+        algorithm: Algorithm::Argon2id.ident(),
+        version: Some(Version::V0x13.into()),
+        params: ParamsString::try_from(&params).map_err(anyhow::Error::msg)?,
+        salt: Some(salt),
+        hash: Some(Output::new(&output).map_err(anyhow::Error::msg)?),
+    };
+    Ok(hashed.to_string())
 }
+
+fn matches(password: &str, hashed: &str, memory: &mut Vec<Block>) -> bool {
+    let Ok(hashed) = PasswordHash::new(hashed) else {
+        return false;
+    };
+    let (Some(salt), Some(expected)) = (hashed.salt, hashed.hash) else {
+        return false;
+    };
+    let is_ours = hashed.algorithm == Algorithm::Argon2id.ident();
+    let Ok(params) = Params::try_from(&hashed) else {
+        return false;
+    };
+    if !is_ours || params.block_count() > Params::default().block_count() {
+        return false;
+    }
+    let mut output = vec![0; expected.as_ref().len()];
+    let filled = fill(password, &salt, &params, &mut output, memory);
+    // An output is compared in constant time.
+    filled.is_ok() && Output::new(&output).is_ok_and(|output| output == expected)
+}
+
+fn fill(
+    password: &str,
+    salt: &Salt,
+    params: &Params,
+    output: &mut [u8],
+    memory: &mut Vec<Block>,
+) -> anyhow::Result<()> {
+    memory.resize(Params::default().block_count(), Block::default());
+    Argon2::new(Algorithm::Argon2id, Version::V0x13, params.clone())
+        .hash_password_into_with_memory(password.as_bytes(), salt.as_ref(), output, memory)
+        .map_err(anyhow::Error::msg)
+}
+
+/// Threads that work: each has 19 MiB, and a core for 40 ms an attempt.
+const WORKERS: usize = 2;
 
 /// Two seconds of work.
 const QUEUE: usize = 100;

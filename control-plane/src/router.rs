@@ -1,8 +1,8 @@
 //! Every route of the service in one table.
 
-use std::net::SocketAddr;
+use std::time::Duration;
 
-use axum::extract::{ConnectInfo, Request, State};
+use axum::extract::{Request, State};
 use axum::http::{HeaderMap, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
@@ -15,7 +15,8 @@ use utoipa_axum::routes;
 
 use crate::api::{accounts, audit, explain, keys, links, plans, proxies, resources, usage};
 use crate::app::App;
-use crate::client_address;
+use crate::client_address::{self, ClientAddress};
+use crate::connections::Place;
 use crate::credentials::Credential;
 use crate::edge::{leases, updates};
 use crate::error::ApiError;
@@ -46,6 +47,7 @@ pub(crate) fn router(app: App) -> Router {
         .merge(api)
         .fallback(nothing_here)
         .method_not_allowed_fallback(not_allowed_here)
+        .layer(middleware::from_fn(bound_time))
         .layer(middleware::from_fn_with_state(app, client_address::note))
         .layer(CatchPanicLayer::custom(|_| ApiError::Panicked.into_response()))
 }
@@ -99,7 +101,8 @@ async fn require_operator_token(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    require(app.operator, request.headers(), "expected `Authorization: Bearer <operator token>`")?;
+    let expected = "expected `Authorization: Bearer <operator token>`";
+    require(&app, app.operator, &request, expected)?;
     Ok(next.run(request).await)
 }
 
@@ -108,22 +111,21 @@ async fn require_edge_token(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    if let Err(error) =
-        require(app.edge, request.headers(), "expected `Authorization: Bearer <edge token>`")
-    {
-        let peer = request.extensions().get::<ConnectInfo<SocketAddr>>();
-        let peer = peer.map(|ConnectInfo(address)| address.to_string());
-        tracing::warn!(peer, "a filter's edge token was refused");
-        return Err(error);
+    require(&app, app.edge, &request, "expected `Authorization: Bearer <edge token>`")?;
+    if let Some(place) = request.extensions().get::<Place>() {
+        place.is_of_filter();
     }
     Ok(next.run(request).await)
 }
 
+/// Lets a request pass only with a credential; one without it counts against its network.
 fn require(
+    app: &App,
     credential: Credential,
-    headers: &HeaderMap,
+    request: &Request,
     expected: &'static str,
 ) -> Result<(), ApiError> {
+    let headers = request.headers();
     let token = headers
         .get(header::AUTHORIZATION)
         .and_then(|value| value.to_str().ok())
@@ -134,7 +136,9 @@ fn require(
         Some(token) if credential.is(token) => Ok(()),
         Some(_) | None => {
             let is_sent = headers.contains_key(header::AUTHORIZATION);
-            Err(ApiError::Unauthenticated { expected, is_sent })
+            let address = request.extensions().get().map(|ClientAddress(address)| *address);
+            let refusal = ApiError::Unauthenticated { expected, is_sent };
+            Err(app.wrong_tokens.note(address, expected, refusal))
         }
     }
 }
@@ -154,6 +158,12 @@ fn tell(headers: &HeaderMap, error: ApiError) -> Response {
         return panel::failure::Failure(error).into_response();
     }
     error.into_response()
+}
+
+/// Bounds the time that a request takes, its body's included: one that never comes would stay for ever.
+async fn bound_time(request: Request, next: Next) -> Result<Response, ApiError> {
+    let answered = tokio::time::timeout(REQUEST_TIME, next.run(request)).await;
+    answered.map_err(|_| ApiError::TimedOut)
 }
 
 async fn count(State(app): State<App>, request: Request, next: Next) -> Response {
@@ -183,3 +193,6 @@ async fn metrics(State(app): State<App>) -> Response {
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
     ([(header::CONTENT_TYPE, content_type)], app.metrics.text(revision)).into_response()
 }
+
+/// Longest time that a request takes: that of the longest poll, and room for a slow line.
+const REQUEST_TIME: Duration = Duration::from_secs(60);

@@ -10,7 +10,6 @@ use std::sync::Arc;
 use std::time::Duration;
 
 use anyhow::{Context, bail};
-use axum::serve::ListenerExt;
 use tokio::net::TcpListener;
 use tokio::signal::unix::{SignalKind, signal};
 use tokio::sync::watch;
@@ -19,6 +18,7 @@ use crate::api;
 use crate::app::App;
 use crate::cli::{ServeOptions, say};
 use crate::client_address;
+use crate::connections::{self, Admission, Bounds};
 use crate::credentials::{Credential, Provenance};
 use crate::edge::leases::{Clerk, Desk};
 use crate::edge::recalls::Recalls;
@@ -29,6 +29,7 @@ use crate::router;
 use crate::sealing::SealingKey;
 use crate::store::links::Purpose;
 use crate::store::{OWN_NAME, Origin, Store, links, people, plans};
+use crate::wrong_tokens::WrongTokens;
 
 /// Runs the service until it is told to stop.
 ///
@@ -77,13 +78,6 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         .await
         .with_context(|| format!("cannot listen on {}", options.listen))?;
     let address = listener.local_addr()?;
-    // Small answers leave at once; else one that follows another on its connection waits for the
-    // other side's acknowledgement, 40 ms on Linux.
-    let listener = listener.tap_io(|stream| {
-        if let Err(error) = stream.set_nodelay(true) {
-            tracing::debug!(%error, "a connection sends with delay");
-        }
-    });
     let (stop, stopping) = watch::channel(false);
     let metrics = Arc::new(Metrics::new());
     let recalls = Arc::<Recalls>::default();
@@ -105,6 +99,8 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
         operator,
         edge,
         trusted_proxies: trusted_proxies.into(),
+        has_warned_of_proxy: Arc::default(),
+        wrong_tokens: Arc::new(WrongTokens::new()),
         token_access: options.token_access,
         sealing,
         panel: Arc::new(Panel::new(&panel_url(&options, address)?)?),
@@ -112,7 +108,8 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     };
     let first_link = first_operator_link(&app).await?;
     let panel = panel_url(&options, address)?;
-    let service = router::router(app).into_make_service_with_connect_info::<SocketAddr>();
+    let admission = Admission::new(connections(), Arc::clone(&app.trusted_proxies));
+    let service = router::router(app);
     say(format_args!("latchkey: listening on http://{address}"));
     say(format_args!("latchkey: panel at {panel}"));
     if let Some(link) = first_link {
@@ -123,13 +120,12 @@ async fn serve(options: ServeOptions) -> anyhow::Result<()> {
     }
     tracing::info!(%address, data = %data.display(), "serving");
 
-    let server = axum::serve(listener, service).with_graceful_shutdown(until_stopped(stopping));
-    let server = tokio::spawn(server.into_future());
+    let server = tokio::spawn(connections::serve(listener, service, admission, stopping));
     let signal = signal.await;
     tracing::info!(signal, "stopping");
     stop.send_replace(true);
     match tokio::time::timeout(SHUTDOWN_TIME, server).await {
-        Ok(served) => served?.context("the service failed")?,
+        Ok(served) => served.context("the service failed")?,
         Err(_) => tracing::warn!("some connections did not end in time and were cut"),
     }
     Ok(())
@@ -226,6 +222,17 @@ async fn install_plans(store: &Store, profiles: &Profiles) -> anyhow::Result<()>
     Ok(())
 }
 
+/// Returns how many connections there may be; takes as many descriptors as the system gives.
+fn connections() -> Bounds {
+    // Where it gives no more, what there is has to do.
+    let descriptors = rlimit::increase_nofile_limit(MAX_DESCRIPTORS)
+        .or_else(|_| rlimit::Resource::NOFILE.get_soft());
+    let descriptors = descriptors.unwrap_or(USUAL_DESCRIPTORS);
+    let bounds = Bounds::of_descriptors(descriptors);
+    tracing::debug!(descriptors, ?bounds, "connections are bounded");
+    bounds
+}
+
 fn wait_for_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
     let mut interrupt = signal(SignalKind::interrupt()).context("cannot wait for SIGINT")?;
     let mut terminate = signal(SignalKind::terminate()).context("cannot wait for SIGTERM")?;
@@ -237,10 +244,9 @@ fn wait_for_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
     })
 }
 
-async fn until_stopped(mut stopping: watch::Receiver<bool>) {
-    // An error means that the sender is gone, so the service is ending as well.
-    let _ = stopping.wait_for(|&stopping| stopping).await;
-}
+/// Descriptors that are asked for, and those that most systems give to a process.
+const MAX_DESCRIPTORS: u64 = 16_384;
+const USUAL_DESCRIPTORS: u64 = 1_024;
 
 /// How long requests may take to end once the service is told to stop. Polls are answered at once.
 const SHUTDOWN_TIME: Duration = Duration::from_secs(5);

@@ -12,6 +12,7 @@ use axum::http::{HeaderMap, Method, header};
 use axum::middleware::Next;
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
+use cookie::CookieBuilder;
 use latchkey_protocol::KeyHash;
 use subtle::ConstantTimeEq;
 
@@ -227,6 +228,25 @@ pub(crate) fn expired_cookie(headers: &HeaderMap, app: &App) -> Cookie<'static> 
     cookie
 }
 
+/// Returns what the browser's own cookie holds, if there is one: who has signed in with it is tried apart
+/// from strangers.
+pub(crate) fn browser(headers: &HeaderMap, app: &App) -> Option<String> {
+    let name = browser_cookie_name(app.panel.is_secure(headers));
+    let jar = CookieJar::from_headers(headers);
+    jar.get(name).map(|cookie| cookie.value().to_owned()).filter(|secret| !secret.is_empty())
+}
+
+/// Returns the browser's own cookie, which says of nobody who it is and lets nobody in.
+pub(crate) fn browser_cookie(secret: String, is_secure: bool) -> Cookie<'static> {
+    let mut cookie = cookie(secret, is_secure);
+    cookie.set_name(browser_cookie_name(is_secure));
+    CookieBuilder::from(cookie).max_age(BROWSER_TIME.try_into().unwrap_or_default()).build()
+}
+
+const fn browser_cookie_name(is_secure: bool) -> &'static str {
+    if is_secure { "__Host-latchkey_browser" } else { "latchkey_browser" }
+}
+
 /// The prefix makes browsers insist on TLS, this host and all paths (RFC 6265bis, section 4.1.3.2).
 const fn cookie_name(is_secure: bool) -> &'static str {
     if is_secure { "__Host-latchkey_session" } else { "latchkey_session" }
@@ -261,6 +281,9 @@ const MAX_FORM_BYTES: usize = 1 << 20;
 
 /// How exactly it is known when a session was last seen: every look would be a write.
 const SEEN_EVERY_MS: i64 = 5 * 60_000;
+
+/// How long a browser is familiar after its last sign-in.
+const BROWSER_TIME: Duration = Duration::from_secs(30 * 86_400);
 
 /// Browsers' names are shorter.
 const MAX_AGENT_CHARS: usize = 300;

@@ -7,6 +7,7 @@ pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod correction;
+pub(crate) mod familiar;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod links;

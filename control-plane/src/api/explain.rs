@@ -109,7 +109,7 @@ pub(crate) async fn look_into(app: &App, body: ExplainRequest) -> Result<Explana
         method: body.method,
         path: body.path,
         body: body_bytes,
-        client_address: body.client_address,
+        client_address: body.client_address.map(|address| address.to_canonical()),
         credential,
         now_ms: now.as_ms().unsigned_abs(),
     };

@@ -7,6 +7,7 @@ use latchkey_protocol::KeyHash;
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::Form;
+use super::sign_in::Whence;
 use super::{frame, markup, sign_in};
 use crate::api::fields::Fields;
 use crate::api::links::normalized;
@@ -115,7 +116,8 @@ async fn join(
     link: KeyHash,
 ) -> Result<Person, ApiError> {
     let password = form.verbatim("password");
-    if sign_in::check(app, &person.email, password, address).await?.is_none() {
+    let whence = Whence { address, browser: None };
+    if sign_in::check(app, &person.email, password, &whence).await?.is_none() {
         let message = "someone signs in with this address already, and this is not the password";
         return Err(ApiError::field("password", message));
     }

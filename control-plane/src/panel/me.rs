@@ -9,6 +9,7 @@ use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::links::check_password;
+use super::sign_in::Whence;
 use super::{markup, sign_in};
 use crate::api::fields::Fields;
 use crate::app::App;
@@ -61,8 +62,8 @@ pub(super) async fn set_password(
 ) -> Result<Response, Failure> {
     let mut fields = Fields::default();
     check_password(&mut fields, form.verbatim("new_password"));
-    let (email, address) = (&visitor.person.email, &visitor.address);
-    if sign_in::check(&app, email, form.verbatim("password"), address).await?.is_none() {
+    let (email, whence) = (&visitor.person.email, Whence::of(&app, &headers, &visitor.address));
+    if sign_in::check(&app, email, form.verbatim("password"), &whence).await?.is_none() {
         fields.add("password", "this is not your password");
     }
     if let Err(error) = fields.finish() {

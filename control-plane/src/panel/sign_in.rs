@@ -2,7 +2,7 @@
 
 use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::time::Duration;
+use std::time::{Duration, Instant};
 
 use askama::Template;
 use axum::extract::{Request, State};
@@ -10,7 +10,7 @@ use axum::http::{HeaderMap, StatusCode};
 use axum::response::{IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::CookieJar;
 use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
 use latchkey_protocol::KeyHash;
 
 use super::failure::Failure;
@@ -21,7 +21,8 @@ use crate::app::App;
 use crate::error::ApiError;
 use crate::session::{self, Visitor};
 use crate::store::sessions::{self, NewSession};
-use crate::store::{Origin, Person, people};
+use crate::store::{Origin, Person, familiar, people};
+use crate::time::Time;
 use crate::token;
 
 #[derive(Template)]
@@ -55,9 +56,10 @@ pub(super) async fn sign_in(
     let (parts, _) = request.into_parts();
     let email = normalized(form.text("email"));
     let next = local(form.text("next")).to_owned();
-    match check(&app, &email, form.verbatim("password"), &session::address(&parts)).await? {
+    let address = session::address(&parts);
+    let whence = Whence::of(&app, &parts.headers, &address);
+    match check(&app, &email, form.verbatim("password"), &whence).await? {
         Some((person, checked)) => {
-            let address = session::address(&parts);
             let jar = start(&app, &parts.headers, &address, person, Some(checked)).await?;
             Ok((jar, Redirect::to(&next)).into_response())
         }
@@ -80,6 +82,26 @@ pub(super) async fn sign_out(
     Ok((jar, Redirect::to("/sign-in")).into_response())
 }
 
+/// Where an attempt to sign in comes from.
+#[derive(Debug)]
+pub(super) struct Whence<'a> {
+    pub(super) address: &'a str,
+    /// Hash of what the browser's own cookie holds.
+    pub(super) browser: Option<KeyHash>,
+}
+
+impl<'a> Whence<'a> {
+    pub(super) fn of(app: &App, headers: &HeaderMap, address: &'a str) -> Self {
+        let browser = session::browser(headers, app).map(|secret| KeyHash::of(secret.as_bytes()));
+        Self { address, browser }
+    }
+
+    /// Returns by what it is known, if someone has signed in from there: the browser before the network.
+    fn places(&self) -> Vec<KeyHash> {
+        self.browser.into_iter().chain([network(self.address)]).collect()
+    }
+}
+
 /// Returns the person of an e-mail address and a password, with the password's hash, if there is one.
 ///
 /// # Errors
@@ -89,10 +111,15 @@ pub(super) async fn check(
     app: &App,
     email: &str,
     password: &str,
-    address: &str,
+    whence: &Whence<'_>,
 ) -> Result<Option<(Person, String)>, ApiError> {
-    app.panel.throttle.check(email, address)?;
-    let asked = email.to_owned();
+    let (asked, places, now_ms) = (email.to_owned(), whence.places(), Time::now().as_ms());
+    let known = app.store.read(move |db| familiar::find(db, &asked, &places, now_ms)).await?;
+    match known {
+        Some(place) => app.panel.throttle.check_familiar(email, place)?,
+        None => app.panel.throttle.check(email, whence.address)?,
+    }
+    let (asked, address) = (email.to_owned(), whence.address);
     let found = app.store.read(move |db| people::by_email(db, &asked)).await?;
     let (person, hashed) = found.unzip();
     if app.panel.passwords.matches(password.to_owned(), hashed.clone()).await? {
@@ -113,15 +140,19 @@ pub(super) async fn start(
     checked: Option<String>,
 ) -> Result<CookieJar, ApiError> {
     let secret = token::new_secret();
+    let browser = session::browser(headers, app).unwrap_or_else(token::new_secret);
     let new = NewSession {
         hash: KeyHash::of(secret.as_bytes()),
         agent: session::agent(headers),
         checked,
         before: session::presented(headers, app).map(|secret| KeyHash::of(secret.as_bytes())),
+        places: vec![KeyHash::of(browser.as_bytes()), network(address)],
     };
     let origin = Origin::of(&person.email, address);
     app.store.change(origin, move |change| sessions::start(change, &person, &new)).await?;
-    Ok(CookieJar::new().add(session::cookie(secret, app.panel.is_secure(headers))))
+    let is_secure = app.panel.is_secure(headers);
+    let jar = CookieJar::new().add(session::browser_cookie(browser, is_secure));
+    Ok(jar.add(session::cookie(secret, is_secure)))
 }
 
 /// Returns a path of the panel's own, whatever the text: no other site may be named.
@@ -139,6 +170,7 @@ pub(super) struct Throttle {
     by_person_and_network: DefaultKeyedRateLimiter<(KeyHash, KeyHash)>,
     by_person: DefaultKeyedRateLimiter<KeyHash>,
     by_network: DefaultKeyedRateLimiter<KeyHash>,
+    by_person_and_familiar_place: DefaultKeyedRateLimiter<(KeyHash, KeyHash)>,
 }
 
 impl Throttle {
@@ -150,6 +182,7 @@ impl Throttle {
             by_person_and_network: RateLimiter::keyed(quota(FEW, Duration::from_secs(30))),
             by_person: RateLimiter::keyed(quota(SOME, Duration::from_secs(15))),
             by_network: RateLimiter::keyed(quota(SOME, Duration::from_secs(5))),
+            by_person_and_familiar_place: RateLimiter::keyed(quota(FEW, Duration::from_secs(30))),
         }
     }
 
@@ -157,26 +190,41 @@ impl Throttle {
     /// anyone could lock everyone out.
     fn check(&self, email: &str, address: &str) -> Result<(), ApiError> {
         let (email, network) = (KeyHash::of(email.as_bytes()), network(address));
-        let pairs = self.by_person_and_network.len();
-        if pairs + self.by_network.len() + self.by_person.len() > CROWD {
-            self.by_network.retain_recent();
-            self.by_person.retain_recent();
-            self.by_person_and_network.retain_recent();
-        }
+        self.tidy();
         self.by_network
             .check_key(&network)
             .and_then(|()| self.by_person_and_network.check_key(&(email, network)))
             .and_then(|()| self.by_person.check_key(&email))
-            .map_err(|until| {
-                let wait = until.wait_time_from(DefaultClock::default().now());
-                ApiError::Throttled { retry_after_seconds: wait.as_secs() + 1 }
-            })
+            .map_err(|until| throttled(&until))
     }
+
+    /// Counts an attempt from where the person has signed in before: by itself, whatever others try.
+    fn check_familiar(&self, email: &str, place: KeyHash) -> Result<(), ApiError> {
+        self.tidy();
+        let entry = (KeyHash::of(email.as_bytes()), place);
+        self.by_person_and_familiar_place.check_key(&entry).map_err(|until| throttled(&until))
+    }
+
+    /// Forgets those that rested, where there are many.
+    fn tidy(&self) {
+        let pairs = self.by_person_and_network.len() + self.by_person_and_familiar_place.len();
+        if pairs + self.by_network.len() + self.by_person.len() > CROWD {
+            self.by_network.retain_recent();
+            self.by_person.retain_recent();
+            self.by_person_and_network.retain_recent();
+            self.by_person_and_familiar_place.retain_recent();
+        }
+    }
+}
+
+fn throttled(until: &NotUntil<Instant>) -> ApiError {
+    let wait = until.wait_time_from(DefaultClock::default().now());
+    ApiError::Throttled { retry_after_seconds: wait.as_secs() + 1 }
 }
 
 /// Returns the network of which a client has all addresses: of IPv6, the first 64 bits.
 fn network(address: &str) -> KeyHash {
-    let bits = match address.parse() {
+    let bits = match address.parse().map(|address: IpAddr| address.to_canonical()) {
         Ok(IpAddr::V4(address)) => address.octets().to_vec(),
         Ok(IpAddr::V6(address)) => address.octets()[..8].to_vec(),
         Err(_) => Vec::new(),
@@ -229,5 +277,31 @@ mod tests {
             assert!(throttle.check("eve@example.com", &format!("2001:db8::{host}")).is_ok());
         }
         assert!(throttle.check("eve@example.com", "2001:db8::ffff").is_err(), "it is one network");
+    }
+
+    /// 48 wrong passwords from six networks used to keep the right person out.
+    #[test]
+    fn strangers_keep_nobody_out_of_a_familiar_place() {
+        let throttle = Throttle::new();
+        for stranger in 0..60 {
+            for _ in 0..=FEW.get() {
+                let _ = throttle.check("ada@example.com", &format!("192.0.2.{stranger}"));
+            }
+        }
+        assert!(throttle.check("ada@example.com", "198.51.100.1").is_err());
+        let (browser, other) = (KeyHash::of(b"browser"), KeyHash::of(b"other"));
+        for place in [browser, other] {
+            for _ in 0..FEW.get() {
+                assert!(throttle.check_familiar("ada@example.com", place).is_ok());
+            }
+            assert!(throttle.check_familiar("ada@example.com", place).is_err());
+        }
+        assert!(throttle.check_familiar("bob@example.com", browser).is_ok());
+    }
+
+    #[test]
+    fn ipv4_seen_through_ipv6_is_one_network_an_address() {
+        assert_eq!(network("::ffff:192.0.2.1"), network("192.0.2.1"));
+        assert_ne!(network("::ffff:192.0.2.1"), network("::ffff:192.0.2.2"));
     }
 }

@@ -25,6 +25,7 @@ use crate::store::links::{self, Purpose};
 use crate::store::people::{self, NewPerson};
 use crate::store::{Change, NewAccount, Origin, Role, Store, accounts, plans, sessions};
 use crate::time::Time;
+use crate::wrong_tokens::WrongTokens;
 
 /// Someone who opens a page.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -130,6 +131,8 @@ impl World {
             operator: Credential::of("operator"),
             edge: Credential::of("edge"),
             trusted_proxies: Arc::from([]),
+            has_warned_of_proxy: Arc::default(),
+            wrong_tokens: Arc::new(WrongTokens::new()),
             token_access: TokenAccess::Api,
             sealing: None,
             panel: Arc::new(Panel::new("http://localhost").unwrap()),
@@ -266,7 +269,13 @@ async fn sign_in(app: &App, who: Who) {
     let hash = KeyHash::of(secret(who).as_bytes());
     let id = format!("person_{}", who.name());
     let (person, _) = app.store.read(move |db| people::get(db, &id)).await.unwrap();
-    let new = sessions::NewSession { hash, agent: String::new(), checked: None, before: None };
+    let new = sessions::NewSession {
+        hash,
+        agent: String::new(),
+        checked: None,
+        before: None,
+        places: vec![],
+    };
     app.store.change(origin(), move |change| sessions::start(change, &person, &new)).await.unwrap();
 }
 

@@ -5,7 +5,7 @@ use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
 use super::people::{self, Person};
-use super::{Change, StoreError};
+use super::{Change, StoreError, familiar};
 use crate::time::Time;
 
 /// A session.
@@ -32,6 +32,8 @@ pub(crate) struct NewSession {
     pub(crate) checked: Option<String>,
     /// The browser's session before, which ends.
     pub(crate) before: Option<KeyHash>,
+    /// The browser and the network, from which attempts of this person are counted apart from now on.
+    pub(crate) places: Vec<KeyHash>,
 }
 
 /// Starts a session, if the password that was checked is still the person's.
@@ -55,6 +57,7 @@ pub(crate) fn start(
          VALUES (?1, ?2, ?3, ?4, ?5, ?5)",
         params![new.hash.as_bytes(), person.id, change.origin.address, new.agent, now_ms],
     )?;
+    familiar::note(&change.transaction, &person.id, &new.places, now_ms)?;
     change.audit(None, "person.sign_in", &person.email, &json!({}))
 }
 
