@@ -25,3 +25,8 @@ CREATE TABLE familiar_places (
   seen_at_ms INTEGER NOT NULL,
   PRIMARY KEY (person, hash)
 ) STRICT, WITHOUT ROWID;
+
+-- Counts up to see whether writes reach the disk.
+CREATE TABLE looks (number INTEGER NOT NULL) STRICT;
+
+INSERT INTO looks (number) VALUES (0);

@@ -99,7 +99,7 @@ impl ApiError {
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Store(StoreError::Conflict(_)) => StatusCode::CONFLICT,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
-            Self::NotReady => StatusCode::SERVICE_UNAVAILABLE,
+            Self::NotReady | Self::Store(StoreError::Unwritable) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
             Self::Panicked
             | Self::Store(
@@ -120,6 +120,7 @@ impl ApiError {
     pub(crate) fn told(&self) -> String {
         match self.errors().first() {
             Some(FieldError { field, message }) => format!("`{field}`: {message}"),
+            None if matches!(self, Self::Store(StoreError::Unwritable)) => self.to_string(),
             None if self.status().is_server_error() => {
                 let cause = std::error::Error::source(self).map(ToString::to_string);
                 tracing::error!(error = %self, cause, "a request failed");

@@ -31,6 +31,7 @@ pub(crate) struct Metrics {
     pub(crate) leases_recalled: Counter,
     open_polls: Gauge,
     revision: Gauge,
+    writable: Gauge,
 }
 
 /// The status of an answer.
@@ -57,6 +58,7 @@ impl Metrics {
             leases_recalled: Counter::default(),
             open_polls: Gauge::default(),
             revision: Gauge::default(),
+            writable: Gauge::default(),
         };
         let registry = &mut metrics.registry;
         let requests = metrics.requests.clone();
@@ -83,6 +85,8 @@ impl Metrics {
         registry.register("open_polls", "Polls of filters that wait for a change", polls);
         let revision = metrics.revision.clone();
         registry.register("revision", "Number of the last change", revision);
+        let writable = metrics.writable.clone();
+        registry.register("store_writable", "1 if writes reach the disk, else 0", writable);
         metrics
     }
 
@@ -92,7 +96,8 @@ impl Metrics {
     }
 
     /// Returns all metrics as text.
-    pub(crate) fn text(&self, revision: u64) -> String {
+    pub(crate) fn text(&self, revision: u64, is_writable: bool) -> String {
+        self.writable.set(i64::from(is_writable));
         self.revision.set(i64::try_from(revision).unwrap_or(i64::MAX));
         let mut text = String::new();
         // Writing to a text does not fail; were it to, what is there so far is better than nothing.

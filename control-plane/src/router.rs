@@ -22,7 +22,7 @@ use crate::edge::{leases, updates};
 use crate::error::ApiError;
 use crate::metrics::StatusLabel;
 use crate::panel;
-use crate::store::plans as stored_plans;
+use crate::store::{StoreError, plans as stored_plans};
 
 /// Returns the whole service.
 pub(crate) fn router(app: App) -> Router {
@@ -173,10 +173,13 @@ async fn count(State(app): State<App>, request: Request, next: Next) -> Response
     response
 }
 
-/// Answers 200 if the store does, and the ledger is kept.
+/// Answers 200 if the store does, what is written reaches the disk, and the ledger is kept.
 async fn ready(State(app): State<App>) -> Result<&'static str, ApiError> {
     if !app.desk.is_open() {
         return Err(ApiError::NotReady);
+    }
+    if !app.store.is_writable().await {
+        return Err(StoreError::Unwritable.into());
     }
     let profile = app.profiles.all().next().map(|profile| profile.name.clone()).unwrap_or_default();
     match app.store.read(move |db| stored_plans::is_installed(db, &profile)).await {
@@ -191,7 +194,8 @@ async fn ready(State(app): State<App>) -> Result<&'static str, ApiError> {
 async fn metrics(State(app): State<App>) -> Response {
     let revision = *app.store.watch_revision().borrow();
     let content_type = "application/openmetrics-text; version=1.0.0; charset=utf-8";
-    ([(header::CONTENT_TYPE, content_type)], app.metrics.text(revision)).into_response()
+    ([(header::CONTENT_TYPE, content_type)], app.metrics.text(revision, app.store.is_well()))
+        .into_response()
 }
 
 /// Longest time that a request takes: that of the longest poll, and room for a slow line.

@@ -1,6 +1,6 @@
 //! `latchkey serve`: starting and stopping the service.
 
-use std::fs::{DirBuilder, File};
+use std::fs::{DirBuilder, File, OpenOptions};
 use std::future::Future;
 use std::io::IsTerminal;
 use std::net::SocketAddr;
@@ -45,6 +45,7 @@ pub(crate) fn run(options: ServeOptions) -> anyhow::Result<()> {
         .init();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
+        .max_blocking_threads(BLOCKING_THREADS)
         .build()
         .context("cannot start the runtime")?;
     runtime.block_on(serve(options))
@@ -181,6 +182,9 @@ fn panel_url(options: &ServeOptions, address: SocketAddr) -> anyhow::Result<Stri
 
 /// Returns a link with which the first operator begins; none if there is an operator.
 async fn first_operator_link(app: &App) -> anyhow::Result<Option<String>> {
+    if !app.store.is_writable().await {
+        return Ok(None);
+    }
     // Of several starts, the last one's link is the one that is seen.
     app.store.write(|db| links::withdraw_all_of(db, None, OWN_NAME)).await?;
     if app.store.read(people::has_operator).await? {
@@ -195,7 +199,12 @@ async fn first_operator_link(app: &App) -> anyhow::Result<Option<String>> {
 /// Holds the data folder: two services on one store would not see each other's changes.
 fn lock(data: &Path) -> anyhow::Result<File> {
     let path = data.join("lock");
-    let file = File::create(&path)
+    // Where nothing can be written, what is there can be locked.
+    let file = OpenOptions::new()
+        .create(true)
+        .append(true)
+        .open(&path)
+        .or_else(|error| File::open(&path).map_err(|_| error))
         .with_context(|| format!("cannot make the file `{}`", path.display()))?;
     match file.try_lock() {
         Ok(()) => Ok(file),
@@ -210,6 +219,13 @@ fn lock(data: &Path) -> anyhow::Result<File> {
 
 async fn install_plans(store: &Store, profiles: &Profiles) -> anyhow::Result<()> {
     for profile in profiles.all() {
+        if !store.is_writable().await {
+            say(
+                "latchkey: the store cannot be written (is the disk full?); proxies get the keys that there \
+                 are, and nothing can be changed or leased until it can",
+            );
+            return Ok(());
+        }
         let name = profile.name.clone();
         if store.read(move |db| plans::is_installed(db, &name)).await? {
             continue;
@@ -243,6 +259,9 @@ fn wait_for_signal() -> anyhow::Result<impl Future<Output = &'static str>> {
         }
     })
 }
+
+/// Threads that read the store: it answers in less than a millisecond, and each of them keeps memory.
+const BLOCKING_THREADS: usize = 8;
 
 /// Descriptors that are asked for, and those that most systems give to a process.
 const MAX_DESCRIPTORS: u64 = 16_384;

@@ -188,7 +188,8 @@ pub(crate) async fn find_visitor(app: &App, parts: &Parts) -> Result<Option<Visi
         return Ok(None);
     };
     if now_ms - seen_at_ms > SEEN_EVERY_MS {
-        app.store.write(move |db| sessions::note_seen(db, &hash, now_ms)).await?;
+        // It is no reason to keep someone out that this cannot be kept.
+        let _ = app.store.write(move |db| sessions::note_seen(db, &hash, now_ms)).await;
     }
     Ok(Some(Visitor {
         person,

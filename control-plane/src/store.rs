@@ -7,10 +7,12 @@ pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod correction;
+mod disk;
 pub(crate) mod familiar;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod links;
+mod opening;
 pub(crate) mod people;
 pub(crate) mod plans;
 pub(crate) mod resources;
@@ -18,13 +20,11 @@ pub(crate) mod right_usage;
 pub(crate) mod sessions;
 pub(crate) mod usable_tokens;
 
-use std::fs::OpenOptions;
-use std::os::unix::fs::OpenOptionsExt;
 use std::path::{Path, PathBuf};
+use std::sync::atomic::{AtomicBool, Ordering};
 use std::sync::{Arc, Mutex, PoisonError};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
-use rusqlite_migration::{M, Migrations};
 use serde::Serialize;
 use serde::de::DeserializeOwned;
 use tokio::sync::watch;
@@ -35,6 +35,9 @@ pub(crate) use keys::{Key, KeyPatch, KeyState, MintedToken, NewKey};
 pub(crate) use people::{Person, Role};
 pub(crate) use plans::Plan;
 
+use disk::Disk;
+use opening::Opened;
+
 /// The store of one control plane.
 #[derive(Clone)]
 pub(crate) struct Store {
@@ -42,9 +45,14 @@ pub(crate) struct Store {
 }
 
 struct Inner {
-    writer: Mutex<Connection>,
+    writer: Mutex<Opened>,
+    /// Held while one waits to write or writes, so that no thread that could read waits for that.
+    turn: tokio::sync::Mutex<()>,
     readers: Mutex<Vec<Connection>>,
+    /// Whether readers can be opened beside the writer.
+    is_shared: AtomicBool,
     path: PathBuf,
+    disk: Disk,
     /// Number of the last change.
     revision: watch::Sender<u64>,
 }
@@ -74,6 +82,8 @@ pub(crate) enum StoreError {
     Subject(String),
     #[error("a stored hash has another length than 32 bytes")]
     Hash,
+    #[error("the control plane cannot write at the moment; nothing was changed")]
+    Unwritable,
     #[error("the work was abandoned")]
     Abandoned(#[from] tokio::task::JoinError),
 }
@@ -92,29 +102,37 @@ pub(crate) struct Change<'a> {
 }
 
 impl Store {
-    /// Opens the store in a folder, making or updating it.
+    /// Opens the store in a folder, making or updating it; where it cannot be written, to read.
     pub(crate) fn open(folder: &Path) -> Result<Self, StoreError> {
         let path = folder.join(FILE_NAME);
-        // For the owner only, whatever the folder allows; SQLite's other files take after it.
-        OpenOptions::new().create(true).append(true).mode(0o600).open(&path)?;
-        let mut writer = Connection::open(&path)?;
-        // FULL: a change that was answered is on the disk, whatever happens next.
-        writer.execute_batch(
-            "PRAGMA journal_mode = WAL;
-             PRAGMA synchronous = FULL;
-             PRAGMA foreign_keys = ON;
-             PRAGMA busy_timeout = 5000;",
-        )?;
-        Migrations::new(MIGRATIONS.iter().map(|sql| M::up(sql)).collect())
-            .to_latest(&mut writer)?;
-        let number = changes::last(&writer)?.number;
+        let opened = opening::open(&path)?;
+        let number = changes::last(&opened.connection)?.number;
         let inner = Inner {
-            writer: Mutex::new(writer),
+            is_shared: AtomicBool::new(opened.is_shared),
+            writer: Mutex::new(opened),
+            turn: tokio::sync::Mutex::new(()),
             readers: Mutex::new(Vec::new()),
             path,
+            disk: Disk::of(folder),
             revision: watch::Sender::new(number),
         };
-        Ok(Self { inner: Arc::new(inner) })
+        let store = Self { inner: Arc::new(inner) };
+        // Whether it can be written is known from the start.
+        let _ = store.keep_ledger(look);
+        Ok(store)
+    }
+
+    /// Reports whether the last write reached the disk.
+    pub(crate) fn is_well(&self) -> bool {
+        self.inner.disk.is_well()
+    }
+
+    /// Reports whether writes reach the disk; finds out, where none has been made lately.
+    pub(crate) async fn is_writable(&self) -> bool {
+        if self.inner.disk.is_look_due() {
+            return self.write(look).await.is_ok() && self.inner.disk.is_well();
+        }
+        self.inner.disk.is_well()
     }
 
     /// Returns a view of the last change's number, which wakes when there is another.
@@ -128,30 +146,45 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Change<'_>) -> Result<T, StoreError> + Send + 'static,
     {
+        let turn = self.inner.turn.lock().await;
         let inner = Arc::clone(&self.inner);
-        tokio::task::spawn_blocking(move || {
-            let mut writer = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
-            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-            let now_ms = crate::time::Time::now().as_ms();
-            let mut change = Change {
-                transaction,
-                now_ms,
-                origin,
-                touched: Vec::new(),
-                touched_accounts: Vec::new(),
-                touched_plans: Vec::new(),
-            };
-            let done = work(&mut change)?;
-            // What filters need not know wakes none of them.
-            let number =
-                if change.touches_filters() { Some(changes::append(&change)?) } else { None };
-            change.transaction.commit()?;
-            if let Some(number) = number {
-                inner.revision.send_replace(number);
-            }
-            Ok(done)
-        })
-        .await?
+        let done = tokio::task::spawn_blocking(move || {
+            inner.write(|writer| {
+                inner.disk.admit()?;
+                inner.transact(writer, origin, work)
+            })
+        });
+        let done = done.await?;
+        drop(turn);
+        done
+    }
+
+    /// Makes a change that takes access away: for that there is room on a full disk, too.
+    pub(crate) async fn change_urgently<T, F>(
+        &self,
+        origin: Origin,
+        work: F,
+    ) -> Result<T, StoreError>
+    where
+        T: Send + 'static,
+        F: Fn(&mut Change<'_>) -> Result<T, StoreError> + Send + 'static,
+    {
+        let turn = self.inner.turn.lock().await;
+        let inner = Arc::clone(&self.inner);
+        let done = tokio::task::spawn_blocking(move || {
+            inner.write(|writer| {
+                let done = inner.transact(writer, origin.clone(), &work);
+                match done {
+                    Err(error) if disk::is_fault(&error) && inner.disk.give_up_reserve() => {
+                        inner.transact(writer, origin, &work)
+                    }
+                    done => done,
+                }
+            })
+        });
+        let done = done.await?;
+        drop(turn);
+        done
     }
 
     /// Writes what the ledger keeps, which is no change of the records: all of it or nothing. Blocks.
@@ -159,11 +192,13 @@ impl Store {
         &self,
         work: impl FnOnce(&Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
-        let mut writer = self.inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
-        let done = work(&transaction)?;
-        transaction.commit()?;
-        Ok(done)
+        self.inner.write(|writer| {
+            self.inner.disk.admit()?;
+            let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+            let done = work(&transaction)?;
+            transaction.commit()?;
+            Ok(done)
+        })
     }
 
     /// Writes what is no change of the records and not audited: all of it or nothing.
@@ -171,8 +206,11 @@ impl Store {
     where
         F: FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
     {
+        let turn = self.inner.turn.lock().await;
         let store = self.clone();
-        tokio::task::spawn_blocking(move || store.keep_ledger(work)).await?
+        let done = tokio::task::spawn_blocking(move || store.keep_ledger(work)).await?;
+        drop(turn);
+        done
     }
 
     /// Reads, as of one moment.
@@ -183,6 +221,11 @@ impl Store {
     {
         let inner = Arc::clone(&self.inner);
         tokio::task::spawn_blocking(move || {
+            if !inner.is_shared.load(Ordering::Relaxed) {
+                let mut only = inner.writer.lock().unwrap_or_else(PoisonError::into_inner);
+                let transaction = only.connection.transaction()?;
+                return work(&transaction);
+            }
             let idle = inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut reader = match idle {
                 Some(reader) => reader,
@@ -196,6 +239,76 @@ impl Store {
         })
         .await?
     }
+}
+
+impl Inner {
+    /// Writes, and takes note of whether that reached the disk.
+    fn write<T>(
+        &self,
+        work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
+        if self.disk.is_opening_due() {
+            self.open_again(&mut writer);
+        }
+        self.disk.note(work(&mut writer.connection))
+    }
+
+    /// Opens the file anew where it could only be read: a connection stays as it was opened.
+    fn open_again(&self, writer: &mut Opened) {
+        if writer.is_writable {
+            return;
+        }
+        if writer.is_shared {
+            // Connections of one process share what they may do; so all of them go first.
+            self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+            let Ok(none) = Connection::open_in_memory() else {
+                return;
+            };
+            drop(std::mem::replace(&mut writer.connection, none));
+            if let Ok(opened) = opening::open(&self.path) {
+                self.is_shared.store(opened.is_shared, Ordering::Relaxed);
+                *writer = opened;
+            }
+        } else if let Ok(opened) = opening::open_to_write(&self.path)
+            && opened.is_writable
+        {
+            self.is_shared.store(true, Ordering::Relaxed);
+            *writer = opened;
+        }
+    }
+
+    fn transact<T>(
+        &self,
+        writer: &mut Connection,
+        origin: Origin,
+        work: impl FnOnce(&mut Change<'_>) -> Result<T, StoreError>,
+    ) -> Result<T, StoreError> {
+        let transaction = writer.transaction_with_behavior(TransactionBehavior::Immediate)?;
+        let now_ms = crate::time::Time::now().as_ms();
+        let mut change = Change {
+            transaction,
+            now_ms,
+            origin,
+            touched: Vec::new(),
+            touched_accounts: Vec::new(),
+            touched_plans: Vec::new(),
+        };
+        let done = work(&mut change)?;
+        // What filters need not know wakes none of them.
+        let number = if change.touches_filters() { Some(changes::append(&change)?) } else { None };
+        change.transaction.commit()?;
+        if let Some(number) = number {
+            self.revision.send_replace(number);
+        }
+        Ok(done)
+    }
+}
+
+/// Writes something, to see whether that can be.
+fn look(connection: &Connection) -> Result<(), StoreError> {
+    connection.execute("UPDATE looks SET number = number + 1", [])?;
+    Ok(())
 }
 
 impl Change<'_> {
@@ -228,7 +341,8 @@ impl Change<'_> {
 fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reader = Connection::open_with_flags(path, flags)?;
-    reader.execute_batch("PRAGMA busy_timeout = 5000;")?;
+    // The system keeps what is read often; here, each thread that reads would have its own.
+    reader.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA cache_size = -512;")?;
     Ok(reader)
 }
 

@@ -161,7 +161,7 @@ pub(crate) async fn delete(
     Path(id): Path<String>,
     origin: Origin,
 ) -> Result<StatusCode, ApiError> {
-    app.store.change(origin, move |change| store::accounts::delete(change, &id)).await?;
+    app.store.change_urgently(origin, move |change| store::accounts::delete(change, &id)).await?;
     Ok(StatusCode::NO_CONTENT)
 }
 

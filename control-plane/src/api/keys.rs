@@ -267,7 +267,9 @@ pub(crate) async fn revoke(
     Path((account, id)): Path<(String, String)>,
     origin: Origin,
 ) -> Result<StatusCode, ApiError> {
-    app.store.change(origin, move |change| store::keys::revoke(change, &account, &id)).await?;
+    app.store
+        .change_urgently(origin, move |change| store::keys::revoke(change, &account, &id))
+        .await?;
     Ok(StatusCode::NO_CONTENT)
 }
 
@@ -348,7 +350,7 @@ async fn set_suspended(
 ) -> Result<Json<Key>, ApiError> {
     let key = app
         .store
-        .change(origin, move |change| {
+        .change_urgently(origin, move |change| {
             store::keys::set_suspended(change, &account, &id, is_suspended)
         })
         .await?;

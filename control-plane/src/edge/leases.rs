@@ -151,16 +151,22 @@ impl Clerk {
                     let _ = job.answer.send(Ok(answer));
                 }
             }
-            Err(error) if jobs.len() > 1 => {
+            Err(error) if jobs.len() > 1 && !matches!(error, StoreError::Unwritable) => {
                 tracing::warn!(%error, "calls for leases are taken in one by one");
                 for job in jobs {
                     self.commit(vec![job]);
                 }
             }
             Err(error) => {
-                tracing::error!(%error, "leases could not be kept");
+                // That the store cannot be written is said once, by itself.
+                let is_said = matches!(error, StoreError::Unwritable);
+                if !is_said {
+                    tracing::error!(%error, "leases could not be kept");
+                }
                 for job in jobs {
-                    let _ = job.answer.send(Err(StoreError::LedgerFailed));
+                    let told =
+                        if is_said { StoreError::Unwritable } else { StoreError::LedgerFailed };
+                    let _ = job.answer.send(Err(told));
                 }
             }
         }

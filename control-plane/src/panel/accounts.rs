@@ -152,7 +152,9 @@ pub(super) async fn delete(
         let form = Form::default();
         return settings_page(&app, visitor, account.name, account.plan, errors, &form).await;
     }
-    app.store.change(visitor.origin(), move |change| accounts::delete(change, &id)).await?;
+    app.store
+        .change_urgently(visitor.origin(), move |change| accounts::delete(change, &id))
+        .await?;
     Ok(Redirect::to("/accounts?done=account-deleted").into_response())
 }
 

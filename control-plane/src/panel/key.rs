@@ -129,7 +129,8 @@ pub(super) async fn suspend(
     Path((account, id)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     let origin = visitor.origin();
-    let changed = app.store.change(origin, move |c| keys::set_suspended(c, &account, &id, true));
+    let changed =
+        app.store.change_urgently(origin, move |c| keys::set_suspended(c, &account, &id, true));
     Ok(go_on(&app, &changed.await?, "key-suspended"))
 }
 
@@ -152,7 +153,7 @@ pub(super) async fn revoke(
 ) -> Result<Response, Failure> {
     let key = find(&app, &visitor, &id).await?;
     let origin = visitor.origin();
-    app.store.change(origin, move |change| keys::revoke(change, &account, &id)).await?;
+    app.store.change_urgently(origin, move |change| keys::revoke(change, &account, &id)).await?;
     Ok(go_on(&app, &key, "key-revoked"))
 }
 

@@ -87,7 +87,9 @@ pub(super) async fn sign_out_everywhere(
 ) -> Result<Response, Failure> {
     let person = visitor.person.clone();
     app.store
-        .change(visitor.origin(), move |change| sessions::sign_out_everywhere(change, &person))
+        .change_urgently(visitor.origin(), move |change| {
+            sessions::sign_out_everywhere(change, &person)
+        })
         .await?;
     let jar = sign_in::start(&app, &headers, &visitor.address, visitor.person, None).await?;
     Ok((jar, Redirect::to("/me?done=signed-out-everywhere")).into_response())

@@ -97,7 +97,9 @@ pub(super) async fn remove(
     let members = format!("/accounts/{account}/members?done=member-removed");
     let to = if leaves { "/".to_owned() } else { members };
     app.store
-        .change(visitor.origin(), move |change| people::remove_member(change, &account, &person))
+        .change_urgently(visitor.origin(), move |change| {
+            people::remove_member(change, &account, &person)
+        })
         .await?;
     Ok(Redirect::to(&to).into_response())
 }

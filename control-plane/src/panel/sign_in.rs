@@ -149,7 +149,7 @@ pub(super) async fn start(
         places: vec![KeyHash::of(browser.as_bytes()), network(address)],
     };
     let origin = Origin::of(&person.email, address);
-    app.store.change(origin, move |change| sessions::start(change, &person, &new)).await?;
+    app.store.change_urgently(origin, move |change| sessions::start(change, &person, &new)).await?;
     let is_secure = app.panel.is_secure(headers);
     let jar = CookieJar::new().add(session::browser_cookie(browser, is_secure));
     Ok(jar.add(session::cookie(secret, is_secure)))
