@@ -30,3 +30,13 @@ CREATE TABLE familiar_places (
 CREATE TABLE looks (number INTEGER NOT NULL) STRICT;
 
 INSERT INTO looks (number) VALUES (0);
+
+-- Answers to requests with a name of their client's, by the hash of that; encrypted with what the client knows.
+CREATE TABLE answers (
+  name BLOB PRIMARY KEY,
+  content BLOB NOT NULL,
+  at_ms INTEGER NOT NULL,
+  answer BLOB
+) STRICT, WITHOUT ROWID;
+
+CREATE INDEX answers_by_age ON answers (at_ms);

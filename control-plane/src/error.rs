@@ -81,6 +81,15 @@ pub(crate) enum ApiError {
 }
 
 impl ApiError {
+    /// Returns the error that a request was made before, and its answer is not there.
+    pub(crate) fn answer_lost() -> Self {
+        Self::Store(StoreError::Conflict(
+            "a request with this `Idempotency-Key` is being worked on, or was made and its answer was lost; \
+             look at what there is"
+                .to_owned(),
+        ))
+    }
+
     /// Returns the error that one field cannot be taken as it is.
     pub(crate) fn field(field: &str, message: impl Into<String>) -> Self {
         Self::Fields(vec![FieldError { field: field.to_owned(), message: message.into() }])
@@ -98,6 +107,7 @@ impl ApiError {
             Self::NoSuchPath | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
             Self::Store(StoreError::Conflict(_)) => StatusCode::CONFLICT,
+            Self::Store(StoreError::Outdated) => StatusCode::PRECONDITION_FAILED,
             Self::TooLarge => StatusCode::PAYLOAD_TOO_LARGE,
             Self::NotReady | Self::Store(StoreError::Unwritable) => StatusCode::SERVICE_UNAVAILABLE,
             Self::UnsupportedType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -151,6 +161,30 @@ impl ApiError {
             | Self::UnsupportedType => Vec::new(),
         }
     }
+}
+
+/// Statuses of errors, with what they mean, for the API's description.
+pub(crate) struct StatusCodes;
+
+impl StatusCodes {
+    pub(crate) const INVALID: (u16, &str) = (400, "A field cannot be taken as it is.");
+    pub(crate) const UNAUTHENTICATED: (u16, &str) = (401, "The operator token is absent or wrong.");
+    pub(crate) const OUTDATED: (u16, &str) = (412, "The record is not as `If-Match` says.");
+    pub(crate) const THROTTLED: (u16, &str) =
+        (429, "There were too many calls with a wrong token.");
+    pub(crate) const UNAVAILABLE: (u16, &str) = (503, "The store cannot be written or read.");
+    /// Of operations that take a body.
+    pub(crate) const OF_BODIES: [(u16, &str); 3] = [
+        (408, "The body did not come in time."),
+        (413, "The body is larger than is allowed."),
+        (415, "The body is not JSON."),
+    ];
+    /// Of operations that say so.
+    pub(crate) const DECLARED: [(u16, &str); 3] = [
+        Self::INVALID,
+        (404, "There is no such record."),
+        (409, "It is at odds with what there is."),
+    ];
 }
 
 impl IntoResponse for ApiError {

@@ -1,9 +1,10 @@
 //! Every route of the service in one table.
 
+use std::sync::Arc;
 use std::time::Duration;
 
-use axum::extract::{Request, State};
-use axum::http::{HeaderMap, header};
+use axum::extract::{MatchedPath, Request, State};
+use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
 use axum::{Json, Router, routing};
@@ -13,7 +14,9 @@ use utoipa::{Modify, OpenApi};
 use utoipa_axum::router::OpenApiRouter;
 use utoipa_axum::routes;
 
-use crate::api::{accounts, audit, explain, keys, links, plans, proxies, resources, usage};
+use crate::api::document::{self, QueryNames};
+use crate::api::fields::Fields;
+use crate::api::{accounts, audit, explain, keys, links, once, plans, proxies, resources, usage};
 use crate::app::App;
 use crate::client_address::{self, ClientAddress};
 use crate::connections::Place;
@@ -26,10 +29,14 @@ use crate::store::{StoreError, plans as stored_plans};
 
 /// Returns the whole service.
 pub(crate) fn router(app: App) -> Router {
-    let (api, document) = management_api().split_for_parts();
+    let (api, described) = management_api().split_for_parts();
+    let document = Arc::new(document::finish(&described, &app.profiles));
+    let query_names = Arc::new(document::query_names(&document));
     let api = api
+        .route_layer(middleware::from_fn_with_state(app.clone(), once::once))
+        .route_layer(middleware::from_fn_with_state(query_names, require_known_query))
         .route_layer(middleware::from_fn_with_state(app.clone(), require_operator_token))
-        .route("/api/v1/openapi.json", routing::get(async move || Json(document)))
+        .route("/api/v1/openapi.json", routing::get(async move || Json((*document).clone())))
         .route_layer(middleware::from_fn_with_state(app.clone(), count))
         .with_state(app.clone());
     let edge = Router::new()
@@ -57,6 +64,8 @@ fn management_api() -> OpenApiRouter<App> {
     let api = OpenApiRouter::new()
         .routes(routes!(accounts::list, accounts::create))
         .routes(routes!(accounts::get, accounts::edit, accounts::delete))
+        .routes(routes!(accounts::suspend))
+        .routes(routes!(accounts::resume))
         .routes(routes!(plans::list))
         .routes(routes!(plans::get, plans::put, plans::delete))
         .routes(routes!(keys::list, keys::create))
@@ -67,6 +76,7 @@ fn management_api() -> OpenApiRouter<App> {
         .routes(routes!(resources::list))
         .routes(routes!(resources::get, resources::put, resources::delete))
         .routes(routes!(usage::get))
+        .routes(routes!(usage::correct))
         .routes(routes!(explain::explain))
         .routes(routes!(links::create))
         .routes(routes!(audit::list))
@@ -103,6 +113,38 @@ async fn require_operator_token(
 ) -> Result<Response, ApiError> {
     let expected = "expected `Authorization: Bearer <operator token>`";
     require(&app, app.operator, &request, expected)?;
+    Ok(next.run(request).await)
+}
+
+/// Refuses query parameters that an operation does not have: what is misspelled would be ignored.
+async fn require_known_query(
+    State(names): State<Arc<QueryNames>>,
+    path: MatchedPath,
+    request: Request,
+    next: Next,
+) -> Result<Response, ApiError> {
+    let method = match request.method() {
+        &Method::HEAD => Method::GET,
+        method => method.clone(),
+    };
+    let method = method.as_str().to_owned();
+    let known = names.get(&(method, path.as_str().to_owned())).map_or(&[][..], Vec::as_slice);
+    let query = request.uri().query().unwrap_or_default();
+    let mut fields = Fields::default();
+    let mut seen: Vec<String> = Vec::new();
+    for (name, _) in form_urlencoded::parse(query.as_bytes()) {
+        if !known.iter().any(|known| *known == name) {
+            let expected = match known {
+                [] => "expected no query parameter".to_owned(),
+                known => format!("expected one of `{}`", known.join("`, `")),
+            };
+            fields.add(&name, format!("{expected}, found `{name}`"));
+        } else if seen.iter().any(|seen| *seen == name) {
+            fields.add(&name, "expected it once");
+        }
+        seen.push(name.into_owned());
+    }
+    fields.finish()?;
     Ok(next.run(request).await)
 }
 

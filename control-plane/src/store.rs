@@ -4,6 +4,7 @@
 //! read; all of them block, so they are used from blocking threads only.
 
 pub(crate) mod accounts;
+pub(crate) mod answers;
 pub(crate) mod audit;
 pub(crate) mod changes;
 pub(crate) mod correction;
@@ -35,6 +36,7 @@ pub(crate) use keys::{Key, KeyPatch, KeyState, MintedToken, NewKey};
 pub(crate) use people::{Person, Role};
 pub(crate) use plans::Plan;
 
+use crate::api::records;
 use disk::Disk;
 use opening::Opened;
 
@@ -64,6 +66,8 @@ pub(crate) enum StoreError {
     Conflict(String),
     #[error("{what} `{id}` does not exist")]
     NotFound { what: &'static str, id: String },
+    #[error("the record is not as `If-Match` says; read it again")]
+    Outdated,
     #[error("a field does not fit what is stored")]
     Field { field: &'static str, message: String },
     #[error("the store's file could not be made")]
@@ -295,6 +299,9 @@ impl Inner {
             touched_plans: Vec::new(),
         };
         let done = work(&mut change)?;
+        if let Some(once) = change.origin.once {
+            answers::note(&change, &once)?;
+        }
         // What filters need not know wakes none of them.
         let number = if change.touches_filters() { Some(changes::append(&change)?) } else { None };
         change.transaction.commit()?;
@@ -316,6 +323,25 @@ impl Change<'_> {
         !(self.touched.is_empty()
             && self.touched_accounts.is_empty()
             && self.touched_plans.is_empty())
+    }
+
+    /// Refuses the change if the record is not as who makes it has seen it.
+    fn expect<T: Serialize>(&self, before: &T) -> Result<(), StoreError> {
+        match &self.origin.expected {
+            Some(tags) if tags.iter().all(|tag| tag != "*" && *tag != records::tag(before)) => {
+                Err(StoreError::Outdated)
+            }
+            Some(_) | None => Ok(()),
+        }
+    }
+
+    /// Does the same where the record may be absent: then it is not as anyone has seen it.
+    fn expect_any<T: Serialize>(&self, before: Option<&T>) -> Result<(), StoreError> {
+        match before {
+            Some(before) => self.expect(before),
+            None if self.origin.expected.is_some() => Err(StoreError::Outdated),
+            None => Ok(()),
+        }
     }
 
     /// Adds an entry to the audit log.

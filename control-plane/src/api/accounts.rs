@@ -11,7 +11,8 @@ use utoipa::ToSchema;
 
 use super::extract::{Body, Parameters, Path, present};
 use super::fields::Fields;
-use super::lists::{List, ListParameters};
+use super::lists::{List, ListParameters, check_id};
+use super::records::{Put, Record};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::{self, Account, AccountPatch, NewAccount, NewKey, Origin};
@@ -55,6 +56,7 @@ pub(crate) async fn list(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<List<Account>>, ApiError> {
     let page = parameters.page()?;
+    check_id(&page)?;
     let asked = page.clone();
     let accounts = app.store.read(move |db| store::accounts::list(db, &asked)).await?;
     Ok(Json(List::cut(accounts, &page, |account| account.id.clone())))
@@ -68,8 +70,9 @@ pub(crate) async fn create(
     State(app): State<App>,
     origin: Origin,
     Body(body): Body<CreateAccount>,
-) -> Result<(StatusCode, Json<Account>), ApiError> {
-    Ok((StatusCode::CREATED, Json(open(&app, origin, body).await?)))
+) -> Result<Put<Account>, ApiError> {
+    let record = open(&app, origin, body).await?;
+    Ok(Put { is_new: true, path: format!("/api/v1/accounts/{}", record.id), record })
 }
 
 /// Makes an account, with its Application keys where the profile has them.
@@ -106,8 +109,8 @@ pub(crate) async fn open(
 pub(crate) async fn get(
     State(app): State<App>,
     Path(id): Path<String>,
-) -> Result<Json<Account>, ApiError> {
-    Ok(Json(app.store.read(move |db| store::accounts::get(db, &id)).await?))
+) -> Result<Record<Account>, ApiError> {
+    Ok(Record(app.store.read(move |db| store::accounts::get(db, &id)).await?))
 }
 
 /// Changes an account.
@@ -120,8 +123,8 @@ pub(crate) async fn edit(
     Path(id): Path<String>,
     origin: Origin,
     Body(body): Body<EditAccount>,
-) -> Result<Json<Account>, ApiError> {
-    Ok(Json(revise(&app, &id, origin, body).await?))
+) -> Result<Record<Account>, ApiError> {
+    Ok(Record(revise(&app, &id, origin, body).await?))
 }
 
 /// Changes an account.
@@ -163,6 +166,46 @@ pub(crate) async fn delete(
 ) -> Result<StatusCode, ApiError> {
     app.store.change_urgently(origin, move |change| store::accounts::delete(change, &id)).await?;
     Ok(StatusCode::NO_CONTENT)
+}
+
+/// Suspends an account: all its tokens are refused until it is resumed.
+#[utoipa::path(post, path = "/accounts/{account}/suspend", params(("account" = String, Path)),
+    responses((status = 200, body = Account), (status = 404, body = Problem)))]
+pub(crate) async fn suspend(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    origin: Origin,
+) -> Result<Record<Account>, ApiError> {
+    Ok(Record(set_suspended(&app, &id, origin, true).await?))
+}
+
+/// Ends the suspension of an account.
+#[utoipa::path(post, path = "/accounts/{account}/resume", params(("account" = String, Path)),
+    responses((status = 200, body = Account), (status = 404, body = Problem)))]
+pub(crate) async fn resume(
+    State(app): State<App>,
+    Path(id): Path<String>,
+    origin: Origin,
+) -> Result<Record<Account>, ApiError> {
+    Ok(Record(set_suspended(&app, &id, origin, false).await?))
+}
+
+/// Suspends an account, or ends that.
+///
+/// # Errors
+///
+/// If there is no such account.
+pub(crate) async fn set_suspended(
+    app: &App,
+    id: &str,
+    origin: Origin,
+    is_suspended: bool,
+) -> Result<Account, ApiError> {
+    let id = id.to_owned();
+    let changed = app.store.change_urgently(origin, move |change| {
+        store::accounts::set_suspended(change, &id, is_suspended)
+    });
+    Ok(changed.await?)
 }
 
 /// Returns the two keys that an account of a profile has from birth, if it has any.

@@ -1,7 +1,6 @@
 //! What handlers take from requests, with errors that name the field.
 
-use std::convert::Infallible;
-
+use axum::body::HttpBody;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
@@ -10,6 +9,7 @@ use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
 
+use super::records;
 use crate::error::ApiError;
 use crate::session;
 use crate::store::Origin;
@@ -87,6 +87,26 @@ fn named(path: &str, message: &str) -> ApiError {
     }
 }
 
+/// A JSON body that has to be there, as what it leaves out does harm.
+#[derive(Debug)]
+pub(crate) struct NeededBody<T>(pub(crate) T);
+
+impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for NeededBody<T> {
+    type Rejection = ApiError;
+
+    async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
+        let length = request.headers().get(header::CONTENT_LENGTH);
+        let is_empty = length.is_none_or(|length| length == "0")
+            && !request.headers().contains_key(header::TRANSFER_ENCODING)
+            && request.body().size_hint().exact() == Some(0);
+        if is_empty {
+            let message = "expected a JSON object, found nothing; `{}` takes what is the default";
+            return Err(ApiError::Malformed(message.to_owned()));
+        }
+        Body::from_request(request, state).await.map(|Body(body)| Self(body))
+    }
+}
+
 /// The query string.
 #[derive(Debug)]
 pub(crate) struct Parameters<T>(pub(crate) T);
@@ -125,10 +145,12 @@ impl<S: Send + Sync, T: DeserializeOwned + Send> FromRequestParts<S> for Path<T>
 }
 
 impl<S: Send + Sync> FromRequestParts<S> for Origin {
-    type Rejection = Infallible;
+    type Rejection = ApiError;
 
-    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, Infallible> {
-        Ok(Self { actor: "operator".to_owned(), address: session::address(parts) })
+    async fn from_request_parts(parts: &mut Parts, _state: &S) -> Result<Self, ApiError> {
+        let once = parts.extensions.get().copied();
+        let expected = records::expected(&parts.headers)?;
+        Ok(Self { expected, once, ..Self::of("operator", &session::address(parts)) })
     }
 }
 

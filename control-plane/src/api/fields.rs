@@ -173,20 +173,20 @@ impl Fields {
 }
 
 /// Room for a UUID with a prefix; ids travel in a header of every request.
-const MAX_ID_CHARS: usize = 64;
+pub(super) const MAX_ID_CHARS: usize = 64;
 /// Longest address that can be sent to (RFC 5321, section 4.5.3.1.3).
-const MAX_EMAIL_CHARS: usize = 254;
+pub(super) const MAX_EMAIL_CHARS: usize = 254;
 /// Twice the longest that is registered.
-const MAX_METHOD_CHARS: usize = 32;
+pub(super) const MAX_METHOD_CHARS: usize = 32;
 /// A line on a screen.
-const MAX_NAME_CHARS: usize = 200;
+pub(super) const MAX_NAME_CHARS: usize = 200;
 /// More content types than the reference customers' largest accounts have.
-const MAX_RULES: usize = 500;
+pub(super) const MAX_RULES: usize = 500;
 /// Enough for an office with several uplinks of both families.
-const MAX_NETWORKS: usize = 64;
+pub(super) const MAX_NETWORKS: usize = 64;
 /// Each limit costs a counter per account and bucket.
-const MAX_LIMITS: usize = 16;
+pub(super) const MAX_LIMITS: usize = 16;
 /// What JSON numbers carry exactly everywhere: 2^53 - 1 (RFC 8259, section 6).
-const MAX_AMOUNT: u64 = 9_007_199_254_740_991;
+pub(super) const MAX_AMOUNT: u64 = 9_007_199_254_740_991;
 /// 31 days.
-const MAX_BUCKET_SECONDS: u32 = 2_678_400;
+pub(super) const MAX_BUCKET_SECONDS: u32 = 2_678_400;

@@ -3,14 +3,15 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::{HeaderName, HeaderValue, StatusCode, header};
-use latchkey_protocol::right::EVERY;
+use axum::response::{IntoResponse, Response};
 use latchkey_protocol::{KeyKind, Limit, PlainToken, Rule};
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
-use super::extract::{Body, Parameters, Path, nullable, present};
+use super::extract::{Body, NeededBody, Parameters, Path, nullable, present};
 use super::fields::Fields;
 use super::lists::{List, ListParameters};
+use super::records::{Record, at, tag_header};
 use crate::app::App;
 use crate::cli::TokenAccess;
 use crate::error::{ApiError, Problem};
@@ -24,7 +25,8 @@ use crate::token;
 pub(crate) struct CreateKey {
     #[schema(examples("Website"))]
     pub(crate) name: String,
-    /// What it may do. May be absent where the profile has no Application keys: then everything.
+    /// What it may do; `[]` is nothing.
+    #[schema(required, value_type = Vec<Rule>)]
     pub(crate) rules: Option<Vec<Rule>>,
     /// Whether its rules refuse requests; else what they would refuse is noted and let through.
     #[serde(default = "enforced")]
@@ -91,7 +93,7 @@ pub(crate) struct KeyAndToken {
 }
 
 /// An answer with a token in it: no cache may keep it.
-type TokenAnswer = (StatusCode, [(HeaderName, HeaderValue); 1], Json<KeyAndToken>);
+type TokenAnswer = (StatusCode, [(HeaderName, HeaderValue); 2], Json<KeyAndToken>);
 
 /// Lists an account's keys, oldest first, revoked ones included.
 #[utoipa::path(get, path = "/accounts/{account}/keys",
@@ -119,9 +121,10 @@ pub(crate) async fn create(
     Path(account): Path<String>,
     origin: Origin,
     Body(body): Body<CreateKey>,
-) -> Result<TokenAnswer, ApiError> {
+) -> Result<Response, ApiError> {
     let (key, token) = issue(&app, &account, origin, body).await?;
-    Ok(with_token(&app, StatusCode::CREATED, key, &token))
+    let path = format!("/api/v1/accounts/{account}/keys/{}", key.id);
+    Ok((at(&path), with_token(&app, StatusCode::CREATED, key, &token)).into_response())
 }
 
 /// Makes a user defined key of an account; returns it with its token.
@@ -138,12 +141,8 @@ pub(crate) async fn issue(
     let account = account.to_owned();
     let rules_of_profile = app.key_rules(&account).await?;
     let mut fields = Fields::default();
-    let rules = match body.rules {
-        Some(rules) => rules,
-        None if rules_of_profile.application_keys => {
-            return Err(ApiError::field("rules", "expected a list of rules, found nothing"));
-        }
-        None => vec![Rule { resource: EVERY.to_owned(), actions: vec![EVERY.to_owned()] }],
+    let Some(rules) = body.rules else {
+        return Err(ApiError::field("rules", "expected a list of rules, found nothing"));
     };
     fields.name("name", &body.name);
     fields.rules(&rules, rules_of_profile);
@@ -187,9 +186,9 @@ pub(crate) async fn issue(
 pub(crate) async fn get(
     State(app): State<App>,
     Path((account, id)): Path<(String, String)>,
-) -> Result<Json<Key>, ApiError> {
+) -> Result<Record<Key>, ApiError> {
     let now_ms = Time::now().as_ms();
-    Ok(Json(app.store.read(move |db| store::keys::get(db, &account, &id, now_ms)).await?))
+    Ok(Record(app.store.read(move |db| store::keys::get(db, &account, &id, now_ms)).await?))
 }
 
 /// Changes a key.
@@ -202,8 +201,8 @@ pub(crate) async fn edit(
     Path((account, id)): Path<(String, String)>,
     origin: Origin,
     Body(body): Body<EditKey>,
-) -> Result<Json<Key>, ApiError> {
-    Ok(Json(revise(&app, &account, &id, origin, body).await?))
+) -> Result<Record<Key>, ApiError> {
+    Ok(Record(revise(&app, &account, &id, origin, body).await?))
 }
 
 /// Changes a key of an account.
@@ -282,7 +281,7 @@ pub(crate) async fn regenerate(
     State(app): State<App>,
     Path((account, id)): Path<(String, String)>,
     origin: Origin,
-    Body(body): Body<RegenerateKey>,
+    NeededBody(body): NeededBody<RegenerateKey>,
 ) -> Result<TokenAnswer, ApiError> {
     let (key, token) = rotate(&app, &account, &id, origin, body.grace_seconds).await?;
     Ok(with_token(&app, StatusCode::OK, key, &token))
@@ -325,7 +324,7 @@ pub(crate) async fn suspend(
     state: State<App>,
     path: Path<(String, String)>,
     origin: Origin,
-) -> Result<Json<Key>, ApiError> {
+) -> Result<Record<Key>, ApiError> {
     set_suspended(state, path, origin, true).await
 }
 
@@ -338,7 +337,7 @@ pub(crate) async fn resume(
     state: State<App>,
     path: Path<(String, String)>,
     origin: Origin,
-) -> Result<Json<Key>, ApiError> {
+) -> Result<Record<Key>, ApiError> {
     set_suspended(state, path, origin, false).await
 }
 
@@ -347,14 +346,14 @@ async fn set_suspended(
     Path((account, id)): Path<(String, String)>,
     origin: Origin,
     is_suspended: bool,
-) -> Result<Json<Key>, ApiError> {
+) -> Result<Record<Key>, ApiError> {
     let key = app
         .store
         .change_urgently(origin, move |change| {
             store::keys::set_suspended(change, &account, &id, is_suspended)
         })
         .await?;
-    Ok(Json(key))
+    Ok(Record(key))
 }
 
 const fn enforced() -> bool {
@@ -371,17 +370,20 @@ fn check_texts(fields: &mut Fields, environment: Option<&str>, note: Option<&str
 }
 
 fn with_token(app: &App, status: StatusCode, key: Key, token: &PlainToken) -> TokenAnswer {
-    let no_store = [(header::CACHE_CONTROL, HeaderValue::from_static("no-store"))];
+    let headers = [
+        (header::CACHE_CONTROL, HeaderValue::from_static("no-store")),
+        (header::ETAG, tag_header(&key)),
+    ];
     let token = match app.token_access {
         TokenAccess::Api => Some(token.reveal().to_owned()),
         TokenAccess::Panel => None,
     };
-    (status, no_store, Json(KeyAndToken { key, token }))
+    (status, headers, Json(KeyAndToken { key, token }))
 }
 
 /// 30 days: the time in which everyone can be expected to have moved to the new token.
-const MAX_GRACE_SECONDS: u32 = 2_592_000;
+pub(super) const MAX_GRACE_SECONDS: u32 = 2_592_000;
 /// A word or two.
-const MAX_ENVIRONMENT_CHARS: usize = 64;
+pub(super) const MAX_ENVIRONMENT_CHARS: usize = 64;
 /// A page of text.
-const MAX_NOTE_CHARS: usize = 2_000;
+pub(super) const MAX_NOTE_CHARS: usize = 2_000;

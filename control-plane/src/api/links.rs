@@ -3,12 +3,14 @@
 use axum::Json;
 use axum::extract::State;
 use axum::http::StatusCode;
+use axum::response::{IntoResponse, Response};
 use latchkey_protocol::KeyHash;
 use serde::{Deserialize, Serialize};
 use utoipa::ToSchema;
 
 use super::extract::{Body, present};
 use super::fields::Fields;
+use super::records::at;
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::links::{self, Purpose};
@@ -63,7 +65,7 @@ pub(crate) async fn create(
     State(app): State<App>,
     origin: Origin,
     Body(body): Body<CreateLink>,
-) -> Result<(StatusCode, Json<NewLink>), ApiError> {
+) -> Result<Response, ApiError> {
     let email = body.email.map(|email| normalized(&email));
     let needed = |field: &str| ApiError::field(field, "expected a value, found nothing");
     let purpose = match body.purpose {
@@ -77,7 +79,8 @@ pub(crate) async fn create(
             purpose_password(&app, &email.ok_or_else(|| needed("email"))?, "email").await?
         }
     };
-    Ok((StatusCode::CREATED, Json(make(&app, origin, purpose).await?)))
+    let link = make(&app, origin, purpose).await?;
+    Ok((StatusCode::CREATED, at(&link.url), Json(link)).into_response())
 }
 
 /// Returns an e-mail address as it is stored.

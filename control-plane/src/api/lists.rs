@@ -4,6 +4,7 @@ use serde::{Deserialize, Serialize};
 use utoipa::{IntoParams, ToSchema};
 
 use super::extract::non_empty;
+use super::fields::Fields;
 use crate::error::ApiError;
 use crate::store::Page;
 
@@ -41,6 +42,25 @@ impl ListParameters {
             }
         }
     }
+}
+
+/// Checks that a cursor can be the id that it has to be; what it names may be gone by now.
+///
+/// # Errors
+///
+/// That it cannot.
+pub(super) fn check_id(page: &Page) -> Result<(), ApiError> {
+    let Some(after) = &page.after else {
+        return Ok(());
+    };
+    let mut fields = Fields::default();
+    fields.id("after", after);
+    fields.finish().map_err(|_| unknown_cursor(after))
+}
+
+/// Returns the error that a cursor is none.
+pub(super) fn unknown_cursor(after: &str) -> ApiError {
+    ApiError::field("after", format!("expected `next` of the part before, found `{after}`"))
 }
 
 impl<T> List<T> {

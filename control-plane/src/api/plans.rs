@@ -9,7 +9,8 @@ use utoipa::ToSchema;
 
 use super::extract::{Body, Parameters, Path};
 use super::fields::Fields;
-use super::lists::{List, ListParameters};
+use super::lists::{List, ListParameters, check_id};
+use super::records::{Put, Record};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::{self, Origin, Plan, StoreError};
@@ -43,6 +44,7 @@ pub(crate) async fn list(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<List<Plan>>, ApiError> {
     let page = parameters.page()?;
+    check_id(&page)?;
     let asked = page.clone();
     let plans = app.store.read(move |db| store::plans::list(db, &asked)).await?;
     Ok(Json(List::cut(plans, &page, |plan| plan.id.clone())))
@@ -54,8 +56,8 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     State(app): State<App>,
     Path(id): Path<String>,
-) -> Result<Json<Plan>, ApiError> {
-    Ok(Json(app.store.read(move |db| store::plans::get(db, &id)).await?))
+) -> Result<Record<Plan>, ApiError> {
+    Ok(Record(app.store.read(move |db| store::plans::get(db, &id)).await?))
 }
 
 /// Makes or replaces a plan; accounts that have it get the new limits at once.
@@ -67,7 +69,7 @@ pub(crate) async fn put(
     Path(id): Path<String>,
     origin: Origin,
     Body(body): Body<PutPlan>,
-) -> Result<(StatusCode, Json<Plan>), ApiError> {
+) -> Result<Put<Plan>, ApiError> {
     if let Some(other) = body.id.filter(|other| *other != id) {
         let message = format!("expected `{id}`, as in the path, found `{other}`");
         return Err(ApiError::field("id", message));
@@ -78,8 +80,8 @@ pub(crate) async fn put(
         limits: body.limits,
         max_user_keys: body.max_user_keys,
     };
-    let (is_new, plan) = define(&app, origin, plan).await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(plan)))
+    let (is_new, record) = define(&app, origin, plan).await?;
+    Ok(Put { is_new, path: format!("/api/v1/plans/{}", record.id), record })
 }
 
 /// Makes or replaces a plan; returns whether it is new, and the plan.

@@ -9,7 +9,7 @@ use serde::Serialize;
 use utoipa::ToSchema;
 
 use super::extract::Parameters;
-use super::lists::{List, ListParameters};
+use super::lists::{List, ListParameters, unknown_cursor};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::proxies::{self, ProxyId};
@@ -46,6 +46,9 @@ pub(crate) async fn list(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<List<Proxy>>, ApiError> {
     let page = parameters.page()?;
+    if let Some(after) = page.after.as_deref().filter(|after| !after.contains(' ')) {
+        return Err(unknown_cursor(after));
+    }
     let mut proxies = connected(&app).await?;
     proxies.retain(|proxy| page.after.as_ref().is_none_or(|after| proxy.cursor() > *after));
     Ok(Json(List::cut(proxies, &page, Proxy::cursor)))

@@ -12,7 +12,8 @@ use serde::Deserialize;
 use utoipa::ToSchema;
 
 use super::extract::{Body, Parameters, Path};
-use super::lists::{List, ListParameters};
+use super::lists::{List, ListParameters, unknown_cursor};
+use super::records::{Put, Record};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::{self, Origin};
@@ -40,6 +41,11 @@ pub(crate) async fn list(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<List<Resource>>, ApiError> {
     let page = parameters.page()?;
+    let rules = app.key_rules(&account).await?;
+    if let Some(after) = page.after.as_deref().filter(|after| rules.check_resource(after).is_err())
+    {
+        return Err(unknown_cursor(after));
+    }
     let asked = page.clone();
     let resources = app.store.read(move |db| store::resources::list(db, &account, &asked)).await?;
     Ok(Json(List::cut(resources, &page, |resource| resource.name.clone())))
@@ -52,8 +58,8 @@ pub(crate) async fn list(
 pub(crate) async fn get(
     State(app): State<App>,
     Path((account, name)): Path<(String, String)>,
-) -> Result<Json<Resource>, ApiError> {
-    Ok(Json(app.store.read(move |db| store::resources::get(db, &account, &name)).await?))
+) -> Result<Record<Resource>, ApiError> {
+    Ok(Record(app.store.read(move |db| store::resources::get(db, &account, &name)).await?))
 }
 
 /// Makes or replaces a resource.
@@ -67,14 +73,15 @@ pub(crate) async fn put(
     Path((account, name)): Path<(String, String)>,
     origin: Origin,
     Body(body): Body<PutResource>,
-) -> Result<(StatusCode, Json<Resource>), ApiError> {
+) -> Result<Put<Resource>, ApiError> {
     if let Some(other) = body.name.filter(|other| *other != name) {
         let message = format!("expected `{name}`, as in the path, found `{other}`");
         return Err(ApiError::field("name", message));
     }
     let resource = Resource { name, relations: body.relations };
-    let (is_new, resource) = define(&app, &account, origin, resource).await?;
-    Ok((if is_new { StatusCode::CREATED } else { StatusCode::OK }, Json(resource)))
+    let (is_new, record) = define(&app, &account, origin, resource).await?;
+    let path = format!("/api/v1/accounts/{account}/resources/{}", record.name);
+    Ok(Put { is_new, path, record })
 }
 
 /// Makes or replaces a resource; returns whether it is new, and the resource.
@@ -166,7 +173,7 @@ fn is_field_path(text: &str) -> bool {
 }
 
 /// A few names of the usual length.
-const MAX_FIELD_CHARS: usize = 256;
+pub(super) const MAX_FIELD_CHARS: usize = 256;
 
 /// More relation fields than any content type of the reference customers has.
-const MAX_RELATIONS: usize = 500;
+pub(super) const MAX_RELATIONS: usize = 500;

@@ -95,7 +95,7 @@ impl World {
         &self,
         work: impl FnOnce(&mut crate::store::Change<'_>) -> Result<T, StoreError> + Send + 'static,
     ) -> Result<T, StoreError> {
-        let origin = Origin { actor: "test".to_owned(), address: String::new() };
+        let origin = Origin::of("test", "");
         self.store.change(origin, work).await
     }
 

@@ -502,7 +502,7 @@ impl Mirror {
             profile: "flotiq".to_owned(),
             keys: vec![key],
         };
-        let origin = Origin { actor: "test".to_owned(), address: String::new() };
+        let origin = Origin::of("test", "");
         let put = move |change: &mut Change<'_>| {
             plans::put(change, &plan)?;
             accounts::create(change, &account).map(drop)

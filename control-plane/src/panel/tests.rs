@@ -280,7 +280,7 @@ async fn sign_in(app: &App, who: Who) {
 }
 
 fn origin() -> Origin {
-    Origin { actor: "test".to_owned(), address: String::new() }
+    Origin::of("test", "")
 }
 
 fn secret(who: Who) -> String {
@@ -412,7 +412,7 @@ async fn token_that_is_90_days_old_is_marked() {
 async fn links_end_with_what_their_maker_was() {
     let world = World::new().await;
     let make = async |purpose: Purpose, id: &'static str, maker: &str| {
-        let origin = Origin { actor: maker.to_owned(), address: String::new() };
+        let origin = Origin::of(maker, "");
         let hash = KeyHash::of(id.as_bytes());
         let made =
             move |change: &mut Change<'_>| links::create(change, id, &hash, &purpose, i64::MAX);

@@ -129,6 +129,7 @@ pub(crate) fn edit(
     patch: &AccountPatch,
 ) -> Result<Account, StoreError> {
     let before = get(&change.transaction, id)?;
+    change.expect(&before)?;
     if let Some(plan) = &patch.plan {
         check_plan(&change.transaction, plan)?;
     }
@@ -151,6 +152,7 @@ pub(crate) fn set_suspended(
     is_suspended: bool,
 ) -> Result<Account, StoreError> {
     let before = get(&change.transaction, id)?;
+    change.expect(&before)?;
     change.transaction.execute(
         "UPDATE accounts SET is_suspended = ?2 WHERE id = ?1",
         params![id, is_suspended],
@@ -167,6 +169,7 @@ pub(crate) fn set_suspended(
 /// Removes an account with all that it owns; its tokens are refused from then on.
 pub(crate) fn delete(change: &mut Change<'_>, id: &str) -> Result<(), StoreError> {
     let before = get(&change.transaction, id)?;
+    change.expect(&before)?;
     keys::touch_account(change, id)?;
     change.touched_accounts.push(id.to_owned());
     ledger::forget_account(&change.transaction, id)?;

@@ -4,6 +4,7 @@ use rusqlite::{Connection, Row, Transaction, params};
 use serde::Serialize;
 use utoipa::ToSchema;
 
+use super::answers::Once;
 use super::{Page, StoreError, from_json, to_json};
 use crate::time::Time;
 
@@ -12,12 +13,17 @@ use crate::time::Time;
 pub(crate) struct Origin {
     pub(crate) actor: String,
     pub(crate) address: String,
+    /// Tags of which the record that is changed has to have one.
+    pub(crate) expected: Option<Vec<String>>,
+    /// The request, where it is made once however often it comes.
+    pub(crate) once: Option<Once>,
 }
 
 impl Origin {
     /// Returns the origin of what someone does from an address.
     pub(crate) fn of(actor: &str, address: &str) -> Self {
-        Self { actor: actor.to_owned(), address: address.to_owned() }
+        let (actor, address) = (actor.to_owned(), address.to_owned());
+        Self { actor, address, expected: None, once: None }
     }
 }
 

@@ -163,6 +163,7 @@ pub(crate) fn edit(
     patch: &KeyPatch,
 ) -> Result<Key, StoreError> {
     let before = get(&change.transaction, account, id, change.now_ms)?;
+    change.expect(&before)?;
     refuse_revoked(&before)?;
     for (field, is_given) in
         [("rules", patch.rules.is_some()), ("enforce", patch.enforce.is_some())]
@@ -221,6 +222,7 @@ pub(crate) fn edit(
 /// Revokes a key for good; its record stays.
 pub(crate) fn revoke(change: &mut Change<'_>, account: &str, id: &str) -> Result<(), StoreError> {
     let before = get(&change.transaction, account, id, change.now_ms)?;
+    change.expect(&before)?;
     if before.kind != KeyKind::UserDefined {
         return Err(StoreError::Conflict(
             "an Application key can be regenerated or suspended, never removed".to_owned(),
@@ -245,6 +247,7 @@ pub(crate) fn set_suspended(
     is_suspended: bool,
 ) -> Result<Key, StoreError> {
     let before = get(&change.transaction, account, id, change.now_ms)?;
+    change.expect(&before)?;
     refuse_revoked(&before)?;
     change
         .transaction
@@ -266,6 +269,7 @@ pub(crate) fn regenerate(
 ) -> Result<Key, StoreError> {
     let owner = accounts::get(&change.transaction, account)?;
     let before = get(&change.transaction, account, id, change.now_ms)?;
+    change.expect(&before)?;
     refuse_revoked(&before)?;
     touch(change, id)?;
     if grace_ms > 0 {

@@ -51,6 +51,7 @@ pub(super) fn find(connection: &Connection, id: &str) -> Result<Option<Plan>, St
 /// Makes or replaces a plan; returns whether it is new.
 pub(crate) fn put(change: &mut Change<'_>, plan: &Plan) -> Result<bool, StoreError> {
     let before = find(&change.transaction, &plan.id)?;
+    change.expect_any(before.as_ref())?;
     change.transaction.execute(
         "INSERT INTO plans (id, name, limits, max_user_keys) VALUES (?1, ?2, ?3, ?4)
          ON CONFLICT (id) DO UPDATE SET
@@ -70,6 +71,7 @@ pub(crate) fn put(change: &mut Change<'_>, plan: &Plan) -> Result<bool, StoreErr
 /// Removes a plan that no account has.
 pub(crate) fn delete(change: &mut Change<'_>, id: &str) -> Result<(), StoreError> {
     let before = get(&change.transaction, id)?;
+    change.expect(&before)?;
     let account: Option<String> = change
         .transaction
         .query_row("SELECT id FROM accounts WHERE plan = ?1 LIMIT 1", [id], |row| row.get(0))

@@ -85,6 +85,7 @@ pub(crate) fn put(
 ) -> Result<bool, StoreError> {
     accounts::get(&change.transaction, account)?;
     let before = find(&change.transaction, account, &resource.name)?;
+    change.expect_any(before.as_ref())?;
     let relations = to_json(&resource.relations)?;
     change.transaction.execute(
         "INSERT INTO resources (account, name, relations) VALUES (?1, ?2, ?3)
@@ -106,6 +107,7 @@ pub(crate) fn put(
 /// Removes a resource that no live key's rule names.
 pub(crate) fn delete(change: &mut Change<'_>, account: &str, name: &str) -> Result<(), StoreError> {
     let before = get(&change.transaction, account, name)?;
+    change.expect(&before)?;
     if let Some(key) = naming_key(&change.transaction, account, name)? {
         return Err(StoreError::Field {
             field: "name",

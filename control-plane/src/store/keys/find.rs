@@ -18,13 +18,23 @@ pub(crate) fn list(
     now_ms: i64,
 ) -> Result<Vec<Key>, StoreError> {
     accounts::get(connection, account)?;
+    let sequence = "SELECT sequence FROM keys WHERE id = ?1 AND account = ?2";
+    let after: i64 = match &page.after {
+        None => 0,
+        Some(after) => connection
+            .query_row(sequence, [after.as_str(), account], |row| row.get(0))
+            .optional()?
+            .ok_or_else(|| StoreError::Field {
+                field: "after",
+                message: format!("expected `next` of the part before, found `{after}`"),
+            })?,
+    };
     let sql = format!(
-        "{SELECT} WHERE keys.account = ?1
-           AND keys.sequence > coalesce((SELECT sequence FROM keys WHERE id = ?2), 0)
+        "{SELECT} WHERE keys.account = ?1 AND keys.sequence > ?2
          ORDER BY keys.sequence LIMIT ?3"
     );
     let mut statement = connection.prepare_cached(&sql)?;
-    let rows = statement.query(params![account, page.after, page.sql_limit()])?;
+    let rows = statement.query(params![account, after, page.sql_limit()])?;
     read_all(rows, now_ms)
 }
 
