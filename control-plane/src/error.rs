@@ -50,6 +50,8 @@ pub(crate) enum ApiError {
     Forged,
     #[error("{0}")]
     Malformed(String),
+    #[error("this `Idempotency-Key` was given to another request within a day")]
+    NameTaken,
     #[error("this method is not allowed here")]
     MethodNotAllowed,
     #[error("there is nothing at this path")]
@@ -103,6 +105,7 @@ impl ApiError {
             Self::Unauthenticated { .. } => StatusCode::UNAUTHORIZED,
             Self::Forbidden(_) | Self::Forged => StatusCode::FORBIDDEN,
             Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
+            Self::NameTaken => StatusCode::UNPROCESSABLE_ENTITY,
             Self::TimedOut => StatusCode::REQUEST_TIMEOUT,
             Self::NoSuchPath | Self::Store(StoreError::NotFound { .. }) => StatusCode::NOT_FOUND,
             Self::MethodNotAllowed => StatusCode::METHOD_NOT_ALLOWED,
@@ -150,6 +153,7 @@ impl ApiError {
             | Self::Forged
             | Self::Malformed(_)
             | Self::MethodNotAllowed
+            | Self::NameTaken
             | Self::NoSuchPath
             | Self::NotReady
             | Self::Panicked
@@ -173,6 +177,8 @@ impl StatusCodes {
     pub(crate) const THROTTLED: (u16, &str) =
         (429, "There were too many calls with a wrong token.");
     pub(crate) const UNAVAILABLE: (u16, &str) = (503, "The store cannot be written or read.");
+    pub(crate) const NAME_TAKEN: (u16, &str) =
+        (422, "The `Idempotency-Key` was given to another request.");
     /// Of operations that take a body.
     pub(crate) const OF_BODIES: [(u16, &str); 3] = [
         (408, "The body did not come in time."),

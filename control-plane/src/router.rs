@@ -179,8 +179,10 @@ fn require(
         Some(_) | None => {
             let is_sent = headers.contains_key(header::AUTHORIZATION);
             let address = request.extensions().get().map(|ClientAddress(address)| *address);
+            // What is not sent guesses nothing.
+            let guesser = address.filter(|_| is_sent);
             let refusal = ApiError::Unauthenticated { expected, is_sent };
-            Err(app.wrong_tokens.note(address, expected, refusal))
+            Err(app.wrong_tokens.note(guesser, expected, refusal))
         }
     }
 }

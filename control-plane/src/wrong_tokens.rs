@@ -26,7 +26,7 @@ impl WrongTokens {
             Quota::with_period(every).unwrap_or(Quota::per_second(burst)).allow_burst(burst)
         };
         Self {
-            by_network: RateLimiter::keyed(quota(ATTEMPTS, Duration::from_secs(2))),
+            by_network: RateLimiter::keyed(quota(ATTEMPTS, Duration::from_millis(500))),
             lines: RateLimiter::direct(quota(LINES, Duration::from_secs(30))),
             untold: AtomicU64::new(0),
         }
@@ -63,9 +63,9 @@ impl WrongTokens {
     }
 }
 
-/// Wrong calls of one network before each takes two seconds: programs that were given an old token try
-/// some times.
-const ATTEMPTS: NonZeroU32 = NonZeroU32::new(30).unwrap();
+/// Wrong calls of one network before each takes half a second: several programs may have been given an old
+/// token.
+const ATTEMPTS: NonZeroU32 = NonZeroU32::new(100).unwrap();
 
 /// Lines of the log before there is one in half a minute.
 const LINES: NonZeroU32 = NonZeroU32::new(10).unwrap();
@@ -83,7 +83,7 @@ mod tests {
         let note = |address: &str| {
             matches!(
                 wrong.note(Some(address.parse().unwrap()), "x", ApiError::NoSuchPath),
-                ApiError::Throttled { retry_after_seconds: 1..=3 }
+                ApiError::Throttled { retry_after_seconds: 1..=2 }
             )
         };
         for _ in 0..ATTEMPTS.get() {

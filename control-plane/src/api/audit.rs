@@ -7,6 +7,7 @@ use serde::Deserialize;
 use utoipa::IntoParams;
 
 use super::extract::{Parameters, non_empty};
+use super::fields::Fields;
 use super::lists::{List, ListParameters};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
@@ -30,6 +31,11 @@ pub(crate) async fn list(
     Parameters(parameters): Parameters<ListParameters>,
 ) -> Result<Json<List<AuditEntry>>, ApiError> {
     let page = parameters.page()?;
+    let mut fields = Fields::default();
+    if let Some(account) = &which.account {
+        fields.id("account", account);
+    }
+    fields.finish()?;
     let after = match page.after.as_deref() {
         None => 0,
         Some(text) => text.parse().map_err(|_| {

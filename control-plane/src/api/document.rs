@@ -1,4 +1,4 @@
-//! The API's description in OpenAPI 3.1: what `utoipa` reads from handlers and types, and what it cannot.
+//! The API's description in `OpenAPI` 3.1: what `utoipa` reads from handlers and types, and what it cannot.
 //!
 //! What holds for all operations alike is said here once: which errors there are and in which form, which
 //! headers are understood, by which name a client calls an operation. So are the bounds of fields, from the
@@ -66,7 +66,7 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
         parameters.push(header(
             "If-Match",
             "`ETag` of the record as it has to be",
-            r#"^(\*|"[0-9a-f]{1,64}")$"#,
+            r#"^(\*|"[0-9a-f]{1,64}")?$"#,
         ));
     }
     if is_made_once {
@@ -98,6 +98,9 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
     }
     if takes_tag {
         errors.push(StatusCodes::OUTDATED);
+    }
+    if is_made_once {
+        errors.extend([StatusCodes::NAME_TAKEN, StatusCodes::DECLARED[2]]);
     }
     for (status, description) in errors {
         responses.insert(status.to_string(), problem(description));

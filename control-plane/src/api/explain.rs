@@ -17,6 +17,7 @@ use super::fields::Fields;
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::explain::{self, Explanation, Question};
+use crate::store::accounts::AccountState;
 use crate::store::usable_tokens::{TokenRow, token_by_hash, token_of_key};
 use crate::store::{KeyState, StoreError, accounts, keys};
 use crate::time::Time;
@@ -84,6 +85,7 @@ pub(crate) async fn look_into(app: &App, body: ExplainRequest) -> Result<Explana
     let asked = Arc::clone(&profile);
     let now = Time::now();
     let token = body.token.or_else(|| explain::token_in(&profile, &body.path));
+    let is_suspended = account.state == AccountState::Suspended;
     let (account, key) = (account.id, body.key);
     let (credential, state) = app
         .store
@@ -116,6 +118,7 @@ pub(crate) async fn look_into(app: &App, body: ExplainRequest) -> Result<Explana
     let mut explanation = explain::explain(&profile, question);
     if explanation.reason == "unknown_token" {
         explanation.decided_by = match state {
+            Some(KeyState::Active) if is_suspended => "the account is suspended".to_owned(),
             Some(KeyState::Suspended) => "the key is suspended".to_owned(),
             Some(KeyState::Revoked) => "the key is revoked".to_owned(),
             Some(KeyState::Expired) => "the key has expired".to_owned(),

@@ -8,6 +8,7 @@ use axum::http::request::Parts;
 use bytes::Bytes;
 use serde::de::DeserializeOwned;
 use serde::{Deserialize, Deserializer};
+use serde_json::Value;
 
 use super::records;
 use crate::error::ApiError;
@@ -57,13 +58,50 @@ fn from_json<T: DeserializeOwned>(json: &[u8]) -> Result<Body<T>, ApiError> {
         return Err(ApiError::Malformed("expected a JSON object, found a list".to_owned()));
     }
     let mut deserializer = serde_json::Deserializer::from_slice(json);
-    let value = serde_path_to_error::deserialize(&mut deserializer)
-        .map_err(|error| named(&error.path().to_string(), &error.into_inner().to_string()))?;
+    let value = match serde_path_to_error::deserialize(&mut deserializer) {
+        Ok(value) => value,
+        Err(error) if error.inner().to_string().contains("floating point") => {
+            return with_whole_numbers(json);
+        }
+        Err(error) => {
+            return Err(named(&error.path().to_string(), &error.into_inner().to_string()));
+        }
+    };
     deserializer
         .end()
         .map_err(|error| ApiError::Malformed(format!("the body is not one JSON value: {error}")))?;
     Ok(Body(value))
 }
+
+/// Reads JSON whose whole numbers may be written with a fraction of zero, which says the same: some programs
+/// know no other numbers.
+fn with_whole_numbers<T: DeserializeOwned>(json: &[u8]) -> Result<Body<T>, ApiError> {
+    let malformed = |error| ApiError::Malformed(format!("the body is not one JSON value: {error}"));
+    let mut value: Value = serde_json::from_slice(json).map_err(malformed)?;
+    make_whole(&mut value);
+    serde_path_to_error::deserialize(value)
+        .map(Body)
+        .map_err(|error| named(&error.path().to_string(), &error.into_inner().to_string()))
+}
+
+fn make_whole(value: &mut Value) {
+    match value {
+        Value::Number(number) => {
+            let whole = number.as_f64().filter(|it| it.fract() == 0.0 && it.abs() <= MAX_WHOLE);
+            // The text of a float that is whole ends with what may be left out.
+            let text = whole.map(|whole| format!("{whole:.0}"));
+            if let Some(Ok(whole)) = text.map(|text| text.parse::<i64>()) {
+                *value = Value::from(whole);
+            }
+        }
+        Value::Array(items) => items.iter_mut().for_each(make_whole),
+        Value::Object(members) => members.values_mut().for_each(make_whole),
+        Value::Bool(_) | Value::Null | Value::String(_) => {}
+    }
+}
+
+/// Up to here every whole number is one of a float's: 2^53 - 1 (RFC 8259, section 6).
+const MAX_WHOLE: f64 = 9_007_199_254_740_991.0;
 
 /// Returns an error of a field, or of the body as a whole where there is no field.
 fn named(path: &str, message: &str) -> ApiError {

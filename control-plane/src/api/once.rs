@@ -57,8 +57,7 @@ pub(crate) async fn once(
     let before = app.store.read(move |db| answers::find(db, &once.name, now_ms)).await?;
     if let Some(before) = before {
         if before.content != once.content {
-            let message = "this name was given to another request within a day";
-            return Err(ApiError::field("Idempotency-Key", message));
+            return Err(ApiError::NameTaken);
         }
         let kept = before.answer.and_then(|sealed| secret.open(&sealed));
         return kept.map(Kept::into_response).ok_or_else(ApiError::answer_lost);

@@ -67,7 +67,8 @@ pub(crate) fn tag<T: Serialize>(record: &T) -> String {
 pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Vec<String>>, ApiError> {
     let mut tags = Vec::new();
     for value in headers.get_all(IF_MATCH) {
-        let text = value.to_str().unwrap_or_default();
+        // What cannot be read is no tag, rather than no condition.
+        let text = value.to_str().unwrap_or("?");
         for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
             let is_tag =
                 tag == "*" || (tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"'));

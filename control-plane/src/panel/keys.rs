@@ -151,7 +151,7 @@ pub(super) async fn list(
             let now_ms = Time::now().as_ms();
             let user_defined = keys::user_defined(db, &account.id, &wanted, &page, now_ms)?;
             let application = keys::application(db, &account.id, now_ms)?;
-            let count = keys::count(db, &account.id)?;
+            let count = keys::count(db, &account.id, Time::now().as_ms())?;
             Ok((Facts::of(db, &account, Time::now())?, application, user_defined, count))
         })
         .await?;
@@ -218,7 +218,9 @@ async fn form_page(app: &App, visitor: Visitor, form: KeyForm) -> Result<Respons
     let account = visitor.account()?.clone();
     let (count, plan) = app
         .store
-        .read(move |db| Ok((keys::count(db, &account.id)?, plans::get(db, &account.plan)?)))
+        .read(move |db| {
+            Ok((keys::count(db, &account.id, Time::now().as_ms())?, plans::get(db, &account.plan)?))
+        })
         .await?;
     Ok(frame::html(&NewKeyPage {
         frame: Frame::new(visitor, "keys", "New key"),

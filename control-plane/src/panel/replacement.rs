@@ -125,7 +125,7 @@ async fn page(
         .read(move |db| {
             let mut replacements = keys::replacements(db, &account.id, &id, now.as_ms())?;
             let facts = Facts::of(db, &account, now)?;
-            Ok((facts, replacements.pop(), keys::count(db, &account.id)?))
+            Ok((facts, replacements.pop(), keys::count(db, &account.id, now.as_ms())?))
         })
         .await?;
     let quiet_seconds = asked.text("quiet").parse().unwrap_or(86_400);
@@ -136,7 +136,8 @@ async fn page(
         old: side(&facts, old, now),
         new: replacement.map(|key| side(&facts, key, now)),
         window: facts.window(),
-        is_full: count >= facts.plan.max_user_keys,
+        // A replacement may exceed the plan by one.
+        is_full: count > facts.plan.max_user_keys,
         suggestion,
         errors,
         quiet_seconds,

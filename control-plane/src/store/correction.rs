@@ -71,7 +71,14 @@ fn find(
 ) -> Result<(Subject, Limit), StoreError> {
     let account = accounts::get(&change.transaction, account)?;
     let limits = match &correction.key {
-        Some(key) => keys::get(&change.transaction, &account.id, key, change.now_ms)?.limits,
+        Some(key) => match keys::get(&change.transaction, &account.id, key, change.now_ms) {
+            Ok(key) => key.limits,
+            Err(StoreError::NotFound { .. }) => {
+                let message = format!("expected the id of a key of the account, found `{key}`");
+                return Err(StoreError::Field { field: "key", message });
+            }
+            Err(error) => return Err(error),
+        },
         None => plans::get(&change.transaction, &account.plan)?.limits,
     };
     let names: Vec<String> = limits.iter().map(|limit| format!("`{}`", limit.name)).collect();

@@ -3,7 +3,7 @@
 mod find;
 
 use latchkey_protocol::{KeyHash, KeyKind, Limit, Rule};
-use rusqlite::{Connection, OptionalExtension, params};
+use rusqlite::{OptionalExtension, params};
 use serde::Serialize;
 use serde_json::json;
 use utoipa::ToSchema;
@@ -124,7 +124,7 @@ pub(super) fn create(
     new: &NewKey,
 ) -> Result<Key, StoreError> {
     if new.kind == KeyKind::UserDefined {
-        check_key_limit(&change.transaction, account)?;
+        check_key_limit(change, account, new.replaces.as_deref(), 1)?;
     }
     if let Some(replaced) = &new.replaces {
         check_replaceable(change, &account.id, replaced)?;
@@ -173,6 +173,8 @@ pub(crate) fn edit(
             return Err(StoreError::Field { field, message });
         }
     }
+    let now_ms = change.now_ms;
+    let is_over = |key: &Key| key.expires_at.is_some_and(|time| time.as_ms() <= now_ms);
     let mut set = Vec::new();
     let mut values: Vec<Option<rusqlite::types::Value>> = Vec::new();
     let mut add = |column: &'static str, value: Option<rusqlite::types::Value>| {
@@ -215,6 +217,10 @@ pub(crate) fn edit(
     }
     touch(change, id)?;
     let after = get(&change.transaction, account, id, change.now_ms)?;
+    if after.kind == KeyKind::UserDefined && is_over(&before) && !is_over(&after) {
+        let account = accounts::get(&change.transaction, account)?;
+        check_key_limit(change, &account, None, 0)?;
+    }
     change.audit(Some(account), "key.edit", id, &json!({"before": before, "after": after}))?;
     Ok(after)
 }
@@ -358,10 +364,22 @@ fn check_replaceable(change: &Change<'_>, account: &str, id: &str) -> Result<(),
     Err(StoreError::Field { field: "replaces", message })
 }
 
-fn check_key_limit(connection: &Connection, account: &Account) -> Result<(), StoreError> {
+/// Checks that the plan allows so many user defined keys more. One that is made to replace another may exceed
+/// it by one until the other ends: else nobody could go over from one to the other.
+fn check_key_limit(
+    change: &Change<'_>,
+    account: &Account,
+    replaced: Option<&str>,
+    more: u32,
+) -> Result<(), StoreError> {
+    let (connection, now_ms) = (&change.transaction, change.now_ms);
     let plan = plans::get(connection, &account.plan)?;
-    let count = count(connection, &account.id)?;
-    if count < plan.max_user_keys {
+    let count = count(connection, &account.id, now_ms)?;
+    let is_replacement = match replaced {
+        Some(replaced) => find::is_first_replaced(connection, &account.id, replaced, now_ms)?,
+        None => false,
+    };
+    if count.saturating_add(more) <= plan.max_user_keys.saturating_add(u32::from(is_replacement)) {
         return Ok(());
     }
     Err(StoreError::Conflict(format!(

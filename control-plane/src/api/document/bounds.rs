@@ -94,6 +94,10 @@ pub(super) fn add(document: &mut Value, profiles: &Profiles) {
 pub(super) fn add_to_parameter(operation: &str, parameter: &mut Value) {
     let name = parameter["name"].as_str().unwrap_or_default().to_owned();
     let bounds = match name.as_str() {
+        "account" if parameter["in"] == "query" => json!({"pattern": ID_OR_NOTHING}),
+        "after" if matches!(operation, "list_accounts" | "list_plans") => {
+            json!({"pattern": ID_OR_NOTHING, "maxLength": MAX_ID_CHARS})
+        }
         "account" | "plan" | "key" => json!({"pattern": ID, "maxLength": MAX_ID_CHARS}),
         "after" if operation == "list_audit_entries" => json!({"pattern": "^[0-9]{0,15}$"}),
         "limit" => {
@@ -150,12 +154,15 @@ fn drop_narrow_formats(value: &mut Value) {
 }
 
 /// Fields that may be absent and are never `null`.
-const NEVER_NULL: [(&str, &[&str]); 4] = [
+const NEVER_NULL: [(&str, &[&str]); 5] = [
+    ("CorrectUsage", &["key"]),
     ("EditAccount", &["name", "plan"]),
     ("EditKey", &["name", "rules", "enforce"]),
     ("ExplainRequest", &["key", "token", "client_address"]),
     ("CreateLink", &["email", "account", "role"]),
 ];
+
+const ID_OR_NOTHING: &str = "^([A-Za-z0-9][A-Za-z0-9._-]*)?$";
 
 const ID: &str = "^[A-Za-z0-9][A-Za-z0-9._-]*$";
 

@@ -119,12 +119,29 @@ pub(crate) fn sealed(
 }
 
 /// Returns how many user defined keys of an account count against its plan.
-pub(crate) fn count(connection: &Connection, account: &str) -> Result<u32, StoreError> {
-    Ok(connection.query_row(
-        "SELECT count(*) FROM keys WHERE account = ?1 AND kind = ?2 AND revoked_at_ms IS NULL",
-        [account, KeyKind::UserDefined.as_str()],
-        |row| row.get(0),
-    )?)
+pub(crate) fn count(
+    connection: &Connection,
+    account: &str,
+    now_ms: i64,
+) -> Result<u32, StoreError> {
+    let sql = format!("SELECT count(*) FROM keys WHERE {COUNTED}");
+    let counted = params![account, KeyKind::UserDefined.as_str(), now_ms];
+    Ok(connection.query_row(&sql, counted, |row| row.get(0))?)
+}
+
+/// Reports whether a key counts against the plan and none that counts was made to replace it.
+pub(super) fn is_first_replaced(
+    connection: &Connection,
+    account: &str,
+    key: &str,
+    now_ms: i64,
+) -> Result<bool, StoreError> {
+    let sql = format!(
+        "SELECT EXISTS (SELECT 1 FROM keys WHERE {COUNTED} AND id = ?4)
+           AND NOT EXISTS (SELECT 1 FROM keys WHERE {COUNTED} AND replaces = ?4)"
+    );
+    let counted = params![account, KeyKind::UserDefined.as_str(), now_ms, key];
+    Ok(connection.query_row(&sql, counted, |row| row.get(0))?)
 }
 
 /// Returns since when the keys of an account have the rules that they have, in milliseconds, by key.
@@ -224,6 +241,10 @@ fn read(row: &Row<'_>, now_ms: i64) -> Result<Key, StoreError> {
 pub(in crate::store) fn read_kind(name: &str) -> Result<KeyKind, StoreError> {
     Ok(serde_json::from_value(serde_json::Value::from(name))?)
 }
+
+/// Keys that count against a plan: those that work now or may again.
+const COUNTED: &str = "account = ?1 AND kind = ?2 AND revoked_at_ms IS NULL
+    AND (expires_at_ms IS NULL OR expires_at_ms > ?3)";
 
 const SELECT: &str = "
     SELECT keys.id, keys.account, keys.kind, keys.name, keys.rules, keys.environment, keys.note,
