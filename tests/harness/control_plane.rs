@@ -74,6 +74,19 @@ impl ControlPlane {
     ///
     /// If it does not start.
     pub async fn run(&mut self) -> anyhow::Result<()> {
+        self.run_until("/readyz").await
+    }
+
+    /// Starts the program and waits until it answers, ready or not.
+    ///
+    /// # Errors
+    ///
+    /// If it does not start.
+    pub async fn run_unready(&mut self) -> anyhow::Result<()> {
+        self.run_until("/healthz").await
+    }
+
+    async fn run_until(&mut self, path: &str) -> anyhow::Result<()> {
         let listen = format!("127.0.0.1:{}", self.port);
         let mut process =
             Process::start("control-plane", project::latchkey()?, &self.logs, |command| {
@@ -87,7 +100,7 @@ impl ControlPlane {
                     command.env("LATCHKEY_OPERATOR_TOKEN", &self.operator_token);
                 }
             })?;
-        let url = format!("http://{listen}/readyz");
+        let url = format!("http://{listen}{path}");
         let log = self.logs.join("control-plane.log");
         let is_ready = wait::until("the control plane's readiness", wait::START, async || {
             if let Ok(Some(status)) = process.has_ended() {
