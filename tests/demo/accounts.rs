@@ -44,7 +44,7 @@ impl Demo {
         let website = json!({"name": "Website", "environment": "production", "rules": [
             {"resource": "blogposts", "actions": ["read"]},
             {"resource": "authors", "actions": ["read"]}]});
-        let full = json!({"name": "Agent"});
+        let full = json!({"name": "Agent", "rules": [{"resource": "*", "actions": ["*"]}]});
         let reader = json!({"name": "Reader", "rules": [
             {"resource": "datasets", "actions": ["read"]}]});
         let trial = json!({"name": "Trial", "limits": [

@@ -14,7 +14,13 @@ async fn start() -> (Stack, IssuedKey, IssuedKey) {
     control_plane.create_account("acme", "flotiq").await.unwrap();
     control_plane.create_account("lib", "fltr").await.unwrap();
     let cms = control_plane.application_key("acme", "application_read_write").await.unwrap();
-    let rag = control_plane.create_key("lib", &json!({"name": "agent"})).await.unwrap();
+    let rag = control_plane
+        .create_key(
+            "lib",
+            &json!({"name": "agent", "rules": [{"resource": "*", "actions": ["*"]}]}),
+        )
+        .await
+        .unwrap();
     stack.wait_until_in_force().await.unwrap();
     (stack, cms, rag)
 }

@@ -189,7 +189,10 @@ async fn fltr_tells_every_client_what_is_left() {
     control_plane.call("PUT", "/plans/standard", &plan).await.unwrap();
     let account = json!({"id": "rag", "name": "rag", "profile": "fltr"});
     control_plane.call("POST", "/accounts", &account).await.unwrap();
-    let all = control_plane.create_key("rag", &json!({"name": "all"})).await.unwrap();
+    let all = control_plane
+        .create_key("rag", &json!({"name": "all", "rules": [{"resource": "*", "actions": ["*"]}]}))
+        .await
+        .unwrap();
     let rules = json!([{"resource": "documents", "actions": ["read"]}]);
     let scoped = json!({"name": "scoped", "rules": rules});
     let scoped = control_plane.create_key("rag", &scoped).await.unwrap();

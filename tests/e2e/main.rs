@@ -2,6 +2,7 @@
 #![expect(clippy::unwrap_used, reason = "what cannot be set up ends the test")]
 
 mod addresses;
+mod api_clients;
 mod authentication;
 mod authorization;
 mod bypass;

@@ -7,7 +7,7 @@ use latchkey_tests::stack::Folder;
 use latchkey_tests::{ControlPlane, Response, http, ports, wait};
 use serde_json::{Value, json};
 
-async fn start() -> (ControlPlane, Folder) {
+pub(crate) async fn start() -> (ControlPlane, Folder) {
     let folder = Folder::new().unwrap();
     let control_plane = start_on(folder.path(), None).await;
     control_plane.create_account("acme", "flotiq").await.unwrap();
@@ -20,12 +20,12 @@ async fn start_on(folder: &Path, operator_token: Option<&str>) -> ControlPlane {
     ControlPlane::start(port, &data, folder, operator_token, &[]).await.unwrap()
 }
 
-async fn get(control_plane: &ControlPlane, path: &str) -> Value {
+pub(crate) async fn get(control_plane: &ControlPlane, path: &str) -> Value {
     control_plane.call("GET", path, &Value::Null).await.unwrap()
 }
 
 /// Checks that an answer is problem details that name a field.
-fn assert_problem(answer: &Response, status: u16, field: Option<&str>) {
+pub(crate) fn assert_problem(answer: &Response, status: u16, field: Option<&str>) {
     assert_eq!(answer.status, status, "{}", answer.text());
     assert_eq!(answer.header("content-type"), "application/problem+json");
     let problem = answer.json();
@@ -95,9 +95,11 @@ async fn key_lives_as_documented() {
     let answer = control_plane.api("DELETE", &path, &Value::Null).await.unwrap();
     assert_eq!((answer.status, answer.body.len()), (204, 0));
     assert_eq!(get(&control_plane, &path).await["state"], "revoked", "the record stays");
+    let nothing = control_plane.api("POST", &format!("{path}/regenerate"), &Value::Null).await;
+    assert_problem(&nothing.unwrap(), 400, None);
     for verb in ["regenerate", "suspend", "resume"] {
         let path = format!("{path}/{verb}");
-        assert_problem(&control_plane.api("POST", &path, &Value::Null).await.unwrap(), 409, None);
+        assert_problem(&control_plane.api("POST", &path, &json!({})).await.unwrap(), 409, None);
     }
 }
 
@@ -116,8 +118,11 @@ async fn application_keys_exist_from_birth_and_are_never_removed() {
     }
     control_plane.create_account("lib", "fltr").await.unwrap();
     assert_eq!(get(&control_plane, "/accounts/lib/keys").await["items"], json!([]));
-    let full =
-        control_plane.call("POST", "/accounts/lib/keys", &json!({"name": "k"})).await.unwrap();
+    let without = json!({"name": "k"});
+    let answer = control_plane.api("POST", "/accounts/lib/keys", &without).await.unwrap();
+    assert_problem(&answer, 400, Some("rules"));
+    let all = json!({"name": "k", "rules": [{"resource": "*", "actions": ["*"]}]});
+    let full = control_plane.call("POST", "/accounts/lib/keys", &all).await.unwrap();
     assert_eq!(full["key"]["rules"], json!([{"resource": "*", "actions": ["*"]}]));
     assert!(full["token"].as_str().unwrap().starts_with("fltr_sk_"));
 }

@@ -14,7 +14,10 @@ async fn tokens_are_nowhere_but_with_their_holders() {
     let rules = json!([{"resource": "posts", "actions": ["read"]}]);
     let key = json!({"name": "k", "rules": rules});
     let cms = control_plane.create_key("acme", &key).await.unwrap();
-    let rag = control_plane.create_key("lib", &json!({"name": "k"})).await.unwrap();
+    let rag = control_plane
+        .create_key("lib", &json!({"name": "k", "rules": [{"resource": "*", "actions": ["*"]}]}))
+        .await
+        .unwrap();
     let gone = control_plane.create_key("acme", &key).await.unwrap();
     let path = format!("/accounts/acme/keys/{}", gone.id);
     control_plane.call("DELETE", &path, &Value::Null).await.unwrap();
