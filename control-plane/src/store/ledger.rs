@@ -487,6 +487,116 @@ const MAX_SWEPT: u32 = 1_000;
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::store::{Origin, Plan, Store, plans};
+
+    const NOON: u64 = 1_800_000_000_000;
+    const DAY_MS: u64 = 86_400_000;
+
+    fn open() -> (Store, tempfile::TempDir) {
+        let folder = tempfile::tempdir().unwrap();
+        (Store::open(folder.path()).unwrap(), folder)
+    }
+
+    fn subjects() -> [Subject; 2] {
+        let profile = "fltr".into();
+        let address = [192, 0, 2, 1].into();
+        let account = Subject::Account { account: "acme".into(), identity: None };
+        [account, Subject::Address { profile, address }]
+    }
+
+    /// A clock that was 400 days ahead for one sweep used to refill all limits.
+    #[test]
+    fn clock_that_leaps_ahead_and_back_drops_nothing() {
+        let (store, _folder) = open();
+        let [account, _] = subjects();
+        let limit = Limit {
+            name: "l".to_owned(),
+            amount: 300,
+            bucket_seconds: 3_600,
+            buckets: 24,
+            identity: None,
+            generation: 0,
+        };
+        let sweep = |now_ms: u64, passed_ms: u64| {
+            let swept = store.keep_ledger(|connection| {
+                let certain = certain_time(connection, now_ms, passed_ms)?;
+                drop_old(connection, certain.at_ms)
+            });
+            swept.unwrap();
+        };
+        let used = |now_ms: u64| {
+            let limits = std::slice::from_ref(&limit);
+            let standing = store.keep_ledger(|db| standing(db, &account, limits, now_ms));
+            standing.unwrap().usage(&limit, now_ms).used
+        };
+        let calls = store.keep_ledger(|connection| {
+            connection.execute("UPDATE certain_time SET at_ms = ?1", [to_sql(NOON)])?;
+            let plans = BTreeMap::new();
+            let mut records = LedgerRecords::new(connection, &plans);
+            records.add_calls(&account, NOON, &[3_600].into(), 300)
+        });
+        calls.unwrap();
+        for ahead_days in [400, 20, 5_000] {
+            for (minute, passed_ms) in [(1, 60_000), (2, 60_000), (3, ahead_days * DAY_MS)] {
+                sweep(NOON + ahead_days * DAY_MS + minute * 60_000, passed_ms);
+            }
+            sweep(NOON + 300_000, 60_000);
+            assert_eq!(used(NOON + 300_000), 300, "{ahead_days}");
+        }
+        // In their time, they go.
+        let later_ms = NOON + 16 * DAY_MS;
+        let time_passes = store.keep_ledger(|connection| {
+            Ok(connection.execute("UPDATE certain_time SET at_ms = ?1", [to_sql(later_ms)])?)
+        });
+        time_passes.unwrap();
+        sweep(later_ms + 60_000, 60_000);
+        let left = store.keep_ledger(|db| {
+            Ok(db.query_row("SELECT count(*) FROM counters", [], |row| row.get::<_, i64>(0))?)
+        });
+        assert_eq!(left.unwrap(), 0);
+    }
+
+    /// Rows of anonymous addresses used to stay for 15 days, whatever their limit's window.
+    #[tokio::test]
+    async fn calls_of_addresses_are_kept_for_their_window_only() {
+        let (store, _folder) = open();
+        let [account, address] = subjects();
+        let limit = |bucket_seconds: u32, buckets: u32| Limit {
+            name: format!("l{bucket_seconds}"),
+            amount: 300,
+            bucket_seconds,
+            buckets,
+            identity: Some(Identity::Anonymous),
+            generation: 0,
+        };
+        let plan = Plan {
+            id: "p".to_owned(),
+            name: "p".to_owned(),
+            limits: vec![limit(3_600, 2), limit(60, 30), limit(1, 1)],
+            max_user_keys: 1,
+        };
+        let origin = Origin::of("test", "");
+        store.change(origin, move |change| plans::put(change, &plan)).await.unwrap();
+        let plans = BTreeMap::from([("fltr".to_owned(), "p".to_owned())]);
+        let kept = store.keep_ledger(|connection| {
+            let mut records = LedgerRecords::new(connection, &plans);
+            let lengths = [3_600, 60, 1, 7].into();
+            records.add_calls(&address, NOON, &lengths, 1)?;
+            records.add_calls(&account, NOON, &lengths, 1)?;
+            let mut statement = connection
+                .prepare("SELECT bucket_seconds, drops_at_ms FROM counters WHERE subject = ?1")?;
+            let mut read = |subject: &Subject| -> Result<Vec<(u32, u64)>, StoreError> {
+                let rows = statement.query_map([text(subject)], |row| {
+                    Ok((row.get(0)?, from_sql(row, 1)? - NOON))
+                })?;
+                Ok(rows.collect::<Result<_, _>>()?)
+            };
+            Ok((read(&address)?, read(&account)?))
+        });
+        let (of_address, of_account) = kept.unwrap();
+        assert_eq!(of_address, [(1, 1_000), (7, 6_000), (60, 1_800_000), (3_600, 7_200_000)]);
+        assert!(of_account.iter().all(|(seconds, ms)| *ms > u64::from(*seconds) * 365_000));
+    }
 
     #[test]
     fn subject_is_read_as_it_was_written() {
