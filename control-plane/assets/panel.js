@@ -60,7 +60,7 @@ for (const form of document.querySelectorAll("form[data-copy]")) {
       });
       const type = answer.headers.get("content-type") || "";
       if (answer.ok && type.startsWith("text/plain") && await copy(await answer.text())) {
-        confirmOn(form.querySelector("button"), "Copied");
+        confirmOn(form.querySelector(":scope > button"), "Copied");
         return;
       }
     } catch {

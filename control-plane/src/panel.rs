@@ -6,6 +6,7 @@
 
 pub(crate) mod failure;
 pub(crate) mod form;
+pub(crate) mod once;
 
 mod accounts;
 mod assets;
@@ -30,6 +31,7 @@ mod picture;
 mod plans;
 mod proxies;
 mod replacement;
+mod shelf;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -50,9 +52,9 @@ use crate::session::Needs::{self, Member, Nothing, Operator, SignedIn};
 use crate::session::guard;
 use crate::store::Role::{Admin, Developer, Viewer};
 use failure::Failure;
+use once::Taken;
+use shelf::Shelf;
 use sign_in::Throttle;
-
-pub(crate) use keys::Shelf;
 
 /// What the pages keep between requests.
 #[derive(Debug)]
@@ -61,8 +63,10 @@ pub(crate) struct Panel {
     url: String,
     pub(crate) passwords: Passwords,
     throttle: Throttle,
-    /// Tokens that were just made and are about to be shown.
+    /// Tokens and links that were just made and are about to be shown.
     shelf: Shelf,
+    /// Forms that were taken, with what came of them.
+    pub(crate) taken: Taken,
     /// Whose turn it is to work out what a key may call.
     docs: Semaphore,
 }
@@ -79,6 +83,7 @@ impl Panel {
             passwords: Passwords::new()?,
             throttle: Throttle::new(),
             shelf: Shelf::default(),
+            taken: Taken::default(),
             docs: Semaphore::new(1),
         })
     }

@@ -20,6 +20,7 @@ use crate::client_address::ClientAddress;
 use crate::error::ApiError;
 use crate::panel::failure::Failure;
 use crate::panel::form::{Form, encode};
+use crate::panel::once::{self, Sent};
 use crate::store::{Account, Origin, Person, Role, StoreError, accounts, people, sessions};
 use crate::time::Time;
 
@@ -90,7 +91,10 @@ pub(crate) async fn guard(
 ) -> Response {
     let account = path.iter().find(|(name, _)| *name == "account").map(|(_, id)| id.to_owned());
     match admit(&app, needs, account, request).await {
-        Ok(request) => next.run(request).await,
+        Ok(request) => match request.extensions().get().copied() {
+            Some(sent) => once::take(&app, sent, request, next).await,
+            None => next.run(request).await,
+        },
         Err(answer) => answer,
     }
 }
@@ -119,6 +123,13 @@ async fn admit(
             if !bool::from(sent.ct_eq(visitor.csrf.as_bytes())) {
                 return Err(refuse(ApiError::Forged));
             }
+        }
+        // Also where the session or the right to do it ended with what the form did.
+        if let Some(sent) = sent(app, needs, &parts, &form) {
+            if let Some(answer) = app.panel.taken.again(app, &sent).await {
+                return Err(answer);
+            }
+            parts.extensions.insert(sent);
         }
         parts.extensions.insert(form);
     }
@@ -152,6 +163,17 @@ async fn admit(
     }
     parts.extensions.insert(visitor);
     Ok(Request::from_parts(parts, Body::empty()))
+}
+
+/// Returns what tells a form apart, if it can be: it has an id and comes from the sender's own page.
+fn sent(app: &App, needs: Needs, parts: &Parts, form: &Form) -> Option<Sent> {
+    let path = parts.uri.path();
+    if needs == Needs::Nothing {
+        return Sent::of(KeyHash::of(path.as_bytes()), path, form);
+    }
+    let secret = presented(&parts.headers, app)?;
+    let is_own = form.text("csrf").as_bytes().ct_eq(csrf_of(&secret).as_bytes());
+    bool::from(is_own).then(|| Sent::of(KeyHash::of(secret.as_bytes()), path, form))?
 }
 
 async fn read_form(body: Body) -> Result<Form, ApiError> {

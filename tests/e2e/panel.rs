@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::report;
 
+mod forms;
 mod pages;
 
 /// A stack, a browser, and an operator who is signed in.

@@ -2,6 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use latchkey_protocol::KeyHash;
 
 use super::failure::Failure;
 use crate::error::ApiError;
@@ -55,6 +56,11 @@ impl Form {
     /// Reports whether a field is there, such as a box that is ticked or the button that was used.
     pub(crate) fn has(&self, name: &str) -> bool {
         self.all(name).next().is_some()
+    }
+
+    /// Returns what differs whenever a field does, or where the form is sent to.
+    pub(crate) fn fingerprint(&self, path: &str) -> KeyHash {
+        KeyHash::of(format!("{path} {:?}", self.0).as_bytes())
     }
 
     /// Returns the numbers of rows such as `rule-0-resource`, in the order of their first field.

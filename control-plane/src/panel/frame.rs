@@ -7,6 +7,7 @@ use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
 
 use super::form::Form;
+use super::markup::{self, Markup};
 use crate::error::ApiError;
 use crate::session::Visitor;
 
@@ -54,9 +55,14 @@ impl Frame {
         self.visitor.membership.is_some()
     }
 
-    /// Returns the field that forms send along.
-    pub(crate) fn csrf(&self) -> &str {
-        &self.visitor.csrf
+    /// Returns what each form begins with.
+    pub(crate) fn form(&self) -> Markup {
+        markup::form(&self.visitor.csrf, true)
+    }
+
+    /// Returns what a form begins with that ends something for good: the return key does not send it.
+    pub(crate) fn danger_form(&self) -> Markup {
+        markup::form(&self.visitor.csrf, false)
     }
 }
 
@@ -99,7 +105,7 @@ const SECURITY: [(HeaderName, &str); 5] = [
 ];
 
 /// What a page says after something was done, by the name that stands in its query.
-const DONE: [(&str, &str); 21] = [
+const DONE: [(&str, &str); 22] = [
     ("account-created", "The account is there."),
     ("account-deleted", "The account was removed. Its audit log stays."),
     ("account-saved", "The account was saved."),
@@ -109,6 +115,7 @@ const DONE: [(&str, &str); 21] = [
     ("key-revoked", "The key was removed. Its record stays in the audit log."),
     ("key-saved", "The key was saved."),
     ("key-suspended", "The key is suspended. Nothing passes with it until you resume it."),
+    ("link-made", "The link was made."),
     ("member-removed", "The member was removed."),
     ("member-saved", "The role was changed."),
     ("operator-removed", "The operator was removed."),

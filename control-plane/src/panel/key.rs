@@ -4,14 +4,15 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use latchkey_protocol::{PlainToken, Right};
+use latchkey_protocol::Right;
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::key_form::KeyForm;
-use super::keys::{Facts, KeyCard, choices, fingerprint, go_on, hand_over};
+use super::keys::{Facts, KeyCard, choices, fingerprint, go_on, hand_over, path};
 use super::markup::{self, Markup};
+use super::shelf::Shelved;
 use crate::api::keys::{revise, rotate};
 use crate::api::usage::unused_rights;
 use crate::app::App;
@@ -67,8 +68,9 @@ pub(super) async fn show(
     let form = KeyForm::of(&key, choices);
     // Who asks for the headers only does not see it.
     let is_shown = method == Method::GET;
-    let token = is_shown.then(|| app.panel.shelf.take(visitor.session, &id)).flatten();
-    page(&app, visitor, key, form, token, &asked).await
+    let at = Shelved(path(&key));
+    let token = is_shown.then(|| app.panel.shelf.take(visitor.session, &at)).flatten();
+    page(&app, visitor, key, form, token.map(|secret| secret.text), &asked).await
 }
 
 /// Saves what was filled in.
@@ -119,7 +121,7 @@ pub(super) async fn regenerate(
     })?;
     let account = visitor.account()?.id.clone();
     let (key, token) = rotate(&app, &account, &id, visitor.origin(), grace).await?;
-    Ok(hand_over(&app, &visitor, &key, token, "key-regenerated"))
+    Ok(hand_over(&app, &visitor, &key, &token, "key-regenerated"))
 }
 
 /// Suspends the key.
@@ -180,7 +182,7 @@ pub(super) async fn reveal(
     }
     let key = find(&app, &visitor, &id).await?;
     let form = KeyForm::of(&key, choices(&app, visitor.account()?).await?);
-    page(&app, visitor, key, form, Some(token), &Form::default()).await
+    page(&app, visitor, key, form, Some(token.reveal().to_owned()), &Form::default()).await
 }
 
 fn not_kept(why: &str) -> ApiError {
@@ -199,7 +201,7 @@ async fn page(
     visitor: Visitor,
     key: Key,
     form: KeyForm,
-    token: Option<PlainToken>,
+    token: Option<String>,
     asked: &Form,
 ) -> Result<Response, Failure> {
     let account = visitor.account()?.clone();
@@ -215,8 +217,7 @@ async fn page(
         })
         .await?;
     let card = facts.card(key);
-    let shown = token
-        .map(|token| Shown { qr: markup::qr(token.reveal()), token: token.reveal().to_owned() });
+    let shown = token.map(|token| Shown { qr: markup::qr(&token), token });
     Ok(frame::html(&KeyPage {
         frame: Frame::new(visitor, "keys", card.key.name.clone()).after(asked),
         window: facts.window(),

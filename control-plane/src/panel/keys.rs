@@ -1,8 +1,6 @@
 //! The API keys of an account.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
 
 use askama::Template;
 use axum::extract::State;
@@ -15,6 +13,7 @@ use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
 use super::key_form::{Choices, KeyForm};
 use super::markup;
+use super::shelf::{Secret, Shelved};
 use crate::api::keys::issue;
 use crate::api::usage::{KeyCounts, key_counts};
 use crate::app::App;
@@ -209,7 +208,7 @@ pub(super) async fn create(
         None => Err(Ok(super::failure::Errors::default())),
     };
     match made {
-        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, token, "key-created")),
+        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, &token, "key-created")),
         Err(errors) => form_page(&app, visitor, filled.with_errors(errors?)).await,
     }
 }
@@ -240,36 +239,21 @@ pub(super) fn hand_over(
     app: &App,
     visitor: &Visitor,
     key: &Key,
-    token: PlainToken,
+    token: &PlainToken,
     done: &str,
 ) -> Response {
-    app.panel.shelf.put(visitor.session, &key.id, token);
-    go_on(app, key, done)
+    let page = Shelved(path(key));
+    let secret = Secret { text: token.reveal().to_owned(), whose: String::new() };
+    app.panel.shelf.put(visitor.session, &page, secret);
+    let mut response = go_on(app, key, done);
+    response.extensions_mut().insert(page);
+    response
 }
 
 /// Goes on to a key's page, which says what was done and how far that has come.
 pub(super) fn go_on(app: &App, key: &Key, done: &str) -> Response {
     let revision = *app.store.watch_revision().borrow();
     Redirect::to(&format!("{}?done={done}&since={revision}", path(key))).into_response()
-}
-
-/// Tokens that were just made and are about to be shown: in memory, for minutes, to one session.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf(Mutex<HashMap<(KeyHash, String), (PlainToken, Instant)>>);
-
-impl Shelf {
-    fn put(&self, session: KeyHash, key: &str, token: PlainToken) {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shelf.retain(|_, (_, since)| since.elapsed() < SHELF_TIME);
-        shelf.insert((session, key.to_owned()), (token, Instant::now()));
-    }
-
-    /// Takes a token away to show it.
-    pub(super) fn take(&self, session: KeyHash, key: &str) -> Option<PlainToken> {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (token, since) = shelf.remove(&(session, key.to_owned()))?;
-        (since.elapsed() < SHELF_TIME).then_some(token)
-    }
 }
 
 /// A screen or two.
@@ -279,6 +263,3 @@ const KEYS_PER_PAGE: usize = 50;
 const OLD_DAYS: u64 = 90;
 
 const DAY_MS: u64 = 86_400_000;
-
-/// A browser asks for the next page at once.
-const SHELF_TIME: Duration = Duration::from_secs(120);

@@ -7,6 +7,7 @@ use latchkey_protocol::KeyHash;
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::Form;
+use super::markup::Markup;
 use super::{frame, markup, sign_in};
 use crate::api::fields::Fields;
 use crate::api::links::normalized;
@@ -22,6 +23,8 @@ use crate::token;
 #[derive(Template)]
 #[template(path = "panel/link.html")]
 struct LinkPage {
+    /// What the form begins with.
+    form: Markup,
     title: String,
     /// What the link is for, in a sentence.
     purpose: String,
@@ -229,6 +232,7 @@ async fn page(app: &App, link: &Link, form: &Form, errors: Errors) -> Result<Res
         (_, Who::New(_)) => Asks::NameAndNewPassword,
     };
     Ok(frame::html(&LinkPage {
+        form: markup::form("", true),
         title: title.to_owned(),
         purpose,
         fixed_email,

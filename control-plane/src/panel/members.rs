@@ -2,12 +2,14 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
+use axum::http::Method;
 use axum::response::{IntoResponse, Redirect, Response};
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::markup;
+use super::shelf::{Secret, Shelved};
 use crate::api::links::{self as invitations, NewLink};
 use crate::app::App;
 use crate::error::ApiError;
@@ -27,21 +29,24 @@ struct MembersPage {
     /// What was chosen to invite as.
     invited_as: Role,
     errors: Errors,
-    /// The link that was just made.
-    link: Option<String>,
+    /// The link that was just made, and for whom.
+    link: Option<Secret>,
 }
 
 /// Lists members and invitations.
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
+    method: Method,
+    Path(account): Path<String>,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let nobody = (String::new(), Role::Developer);
-    page(&app, visitor, nobody, Errors::default(), None, &asked).await
+    let link = shown(&app, &visitor, &method, format!("/accounts/{account}/members"));
+    page(&app, visitor, nobody, Errors::default(), link, &asked).await
 }
 
-/// Makes an invitation and shows its link once.
+/// Makes an invitation and goes on to its link, which is shown once.
 pub(super) async fn invite(
     State(app): State<App>,
     visitor: Visitor,
@@ -53,15 +58,8 @@ pub(super) async fn invite(
         Purpose::Member { account: visitor.account()?.id.clone(), role, email: email.clone() };
     match invitations::make(&app, visitor.origin(), purpose).await {
         Ok(NewLink { url, .. }) => {
-            page(
-                &app,
-                visitor,
-                (String::new(), role),
-                Errors::default(),
-                Some(url),
-                &Form::default(),
-            )
-            .await
+            let to = format!("/accounts/{}/members", visitor.account()?.id);
+            Ok(hand_over(&app, &visitor, to, Secret { text: url, whose: email }))
         }
         Err(error) => {
             page(&app, visitor, (email, role), form_errors(error)?, None, &Form::default()).await
@@ -100,6 +98,20 @@ pub(super) async fn remove(
         .change(visitor.origin(), move |change| people::remove_member(change, &account, &person))
         .await?;
     Ok(Redirect::to(&to).into_response())
+}
+
+/// Lays a link aside for the one who made it, and goes on to the page that shows it once.
+pub(super) fn hand_over(app: &App, visitor: &Visitor, page: String, link: Secret) -> Response {
+    let mut response = Redirect::to(&format!("{page}?done=link-made")).into_response();
+    let page = Shelved(page);
+    app.panel.shelf.put(visitor.session, &page, link);
+    response.extensions_mut().insert(page);
+    response
+}
+
+/// Returns the link that a page is to show; who asks for the headers only does not see it.
+pub(super) fn shown(app: &App, visitor: &Visitor, method: &Method, page: String) -> Option<Secret> {
+    (method == Method::GET).then(|| app.panel.shelf.take(visitor.session, &Shelved(page)))?
 }
 
 /// Withdraws an invitation.
@@ -148,7 +160,7 @@ async fn page(
     visitor: Visitor,
     (email, invited_as): (String, Role),
     errors: Errors,
-    link: Option<String>,
+    link: Option<Secret>,
     asked: &Form,
 ) -> Result<Response, Failure> {
     let account = visitor.account()?.id.clone();

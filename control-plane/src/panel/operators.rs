@@ -2,12 +2,15 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
+use axum::http::Method;
 use axum::response::{IntoResponse, Redirect, Response};
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::markup;
+use super::members::{hand_over, shown};
+use super::shelf::Secret;
 use crate::api::links::{self as invitations, NewLink};
 use crate::app::App;
 use crate::error::ApiError;
@@ -27,19 +30,21 @@ struct OperatorsPage {
     person_email: String,
     errors: Errors,
     /// The link that was just made, and for whom.
-    link: Option<(String, String)>,
+    link: Option<Secret>,
 }
 
 /// Lists operators and invitations.
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
+    method: Method,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    page(&app, visitor, Default::default(), Errors::default(), None, &asked).await
+    let link = shown(&app, &visitor, &method, PATH.to_owned());
+    page(&app, visitor, Default::default(), Errors::default(), link, &asked).await
 }
 
-/// Makes an invitation and shows its link once.
+/// Makes an invitation and goes on to its link, which is shown once.
 pub(super) async fn invite(
     State(app): State<App>,
     visitor: Visitor,
@@ -98,8 +103,8 @@ async fn show_link(
     let made: Result<NewLink, ApiError> = invitations::make(app, visitor.origin(), purpose).await;
     match made {
         Ok(NewLink { url, .. }) => {
-            let link = Some((email, url));
-            page(app, visitor, Default::default(), Errors::default(), link, &Form::default()).await
+            let link = Secret { text: url, whose: email };
+            Ok(hand_over(app, &visitor, PATH.to_owned(), link))
         }
         Err(error) => {
             let filled = (email, String::new());
@@ -113,7 +118,7 @@ async fn page(
     visitor: Visitor,
     (email, person_email): (String, String),
     errors: Errors,
-    link: Option<(String, String)>,
+    link: Option<Secret>,
     asked: &Form,
 ) -> Result<Response, Failure> {
     let now_ms = Time::now().as_ms();
@@ -132,3 +137,6 @@ async fn page(
         link,
     }))
 }
+
+/// Path of the page.
+const PATH: &str = "/operators";

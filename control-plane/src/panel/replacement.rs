@@ -99,7 +99,7 @@ pub(super) async fn create(
         replaces: Some(replaced.id),
     };
     match issue(&app, &old.account, visitor.origin(), body).await {
-        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, token, "key-created")),
+        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, &token, "key-created")),
         Err(error) => page(&app, visitor, old, name, form_errors(error)?, &Form::default()).await,
     }
 }

@@ -1,5 +1,7 @@
 //! Every route of the panel for every kind of visitor, from the table of routes.
 
+mod forms;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 

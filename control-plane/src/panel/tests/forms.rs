@@ -1,0 +1,128 @@
+//! Forms: each is taken once, and the return key does nothing that its own button would not.
+
+use axum::http::{Method, StatusCode};
+
+use super::{Who, World, csrf, origin, routes};
+use crate::session::Needs;
+use crate::store::{AccountPatch, Page, Role, accounts, keys};
+use crate::time::Time;
+
+const OWNER: Who = Who::Member(Role::Owner);
+
+impl World {
+    /// Sends a form as someone, and returns the status and where it leads.
+    async fn post(&self, path: &str, who: Who, fields: &str) -> (StatusCode, String) {
+        let form = format!("{}&{fields}", csrf(who));
+        let (status, location, _) = self.send(&Method::POST, path, who, &form, &[]).await;
+        (status, location)
+    }
+
+    async fn page(&self, path: &str, who: Who) -> String {
+        self.send(&Method::GET, path, who, "", &[]).await.2
+    }
+
+    /// Returns the names of the account's keys that people made, beside the one that there is.
+    async fn made(&self) -> Vec<String> {
+        let all = |db: &rusqlite::Connection| {
+            keys::list(db, "acme", &Page::everything(), Time::now().as_ms())
+        };
+        let all = self.app.store.read(all).await.unwrap();
+        all.into_iter().skip(1).map(|key| key.name).collect()
+    }
+}
+
+/// Returns the token that a page shows.
+fn token(page: &str) -> Option<&str> {
+    page.split_once("id=\"token\" class=\"secret\">")?.1.split('<').next()
+}
+
+/// Forms used to begin with "Remove rule": the return key in the name removed the first rule.
+#[tokio::test]
+async fn first_button_of_each_form_is_its_own() {
+    let world = World::new().await;
+    let mut forms = 0;
+    for route in routes().into_iter().filter(|route| route.method == Method::GET) {
+        let who = if route.needs == Needs::Nothing { Who::Nobody } else { Who::Operator };
+        let page = world.page(&world.path(&route, "acme"), who).await;
+        for form in page.split("<form method=\"post\"").skip(1) {
+            let form = form.split("</form>").next().unwrap();
+            let (_, button) = form.split_once("<button").unwrap();
+            let button = button.split_once('>').unwrap().0;
+            let is_own = !button.contains("remove-") && !button.contains("add-");
+            assert!(is_own, "{}: {button}", route.path);
+            forms += 1;
+        }
+    }
+    assert!(forms > 40, "{forms}");
+}
+
+/// A second click used to make a second key, whose token nobody saw.
+#[tokio::test]
+async fn form_that_is_sent_again_has_one_effect_and_the_same_answer() {
+    let world = World::new().await;
+    let patch = AccountPatch { name: None, plan: Some("growth".to_owned()) };
+    let grown = world.app.store.change(origin(), move |c| accounts::edit(c, "acme", &patch));
+    grown.await.unwrap();
+    let path = "/accounts/acme/keys/new";
+    let fields = "form_id=one&name=Website+2";
+    // At the same time, as with a double click.
+    let (first, second) =
+        tokio::join!(world.post(path, OWNER, fields), world.post(path, OWNER, fields));
+    assert_eq!(first.0, StatusCode::SEE_OTHER);
+    assert_eq!(first, second);
+    let page = world.page(&first.1, OWNER).await;
+    let shown = token(&page).unwrap();
+    assert_eq!(token(&world.page(&second.1, OWNER).await), Some(shown));
+    assert_eq!(token(&world.page(&second.1, OWNER).await), None, "a reload shows it no more");
+    // Later, after going back.
+    assert_eq!(world.post(path, OWNER, fields).await, first);
+    assert_eq!(token(&world.page(&first.1, OWNER).await), Some(shown));
+    assert_eq!(world.made().await, ["Website 2"]);
+
+    // Nobody else gets that answer, and an id is no more than that.
+    let (_, of_other) = world.post(path, Who::Operator, fields).await;
+    assert_ne!(of_other, first.1);
+    assert_eq!(token(&world.page(&first.1, Who::Operator).await), None);
+    // Who goes back and fills in something else means it.
+    let (_, third) = world.post(path, OWNER, "form_id=one&name=Website+3").await;
+    assert_ne!(third, first.1);
+    // Without an id each is a form of its own.
+    world.post(path, OWNER, "name=Plain").await;
+    world.post(path, OWNER, "name=Plain").await;
+    assert_eq!(world.made().await, ["Website 2", "Website 2", "Website 3", "Plain", "Plain"]);
+}
+
+#[tokio::test]
+async fn form_that_was_not_taken_can_be_sent_again() {
+    let world = World::new().await;
+    let path = "/accounts/acme/keys/new";
+    let (status, _) = world.post(path, OWNER, "form_id=one&name=").await;
+    assert_ne!(status, StatusCode::SEE_OTHER);
+    assert_eq!(world.made().await, Vec::<String>::new());
+    let (status, _) = world.post(path, OWNER, "form_id=one&name=Website+2").await;
+    assert_eq!(status, StatusCode::SEE_OTHER);
+    assert_eq!(world.made().await, ["Website 2"]);
+}
+
+/// What a form did may have ended what was needed to send it.
+#[tokio::test]
+async fn form_is_answered_again_after_it_ended_its_own_ground() {
+    let world = World::new().await;
+    let regenerate = format!("/accounts/acme/keys/{}/regenerate", world.key);
+    for (path, who, fields) in [
+        (regenerate.as_str(), OWNER, "form_id=1&grace_seconds=0"),
+        ("/accounts/acme/members", OWNER, "form_id=2&email=x@example.com&role=viewer"),
+        ("/me/sign-out-everywhere", OWNER, "form_id=3"),
+        ("/accounts/acme/delete", Who::Operator, "form_id=4&confirm=acme"),
+        ("/sign-out", Who::Operator, "form_id=5"),
+    ] {
+        let before = world.changes().await;
+        let first = world.post(path, who, fields).await;
+        assert_eq!(first.0, StatusCode::SEE_OTHER, "{path}");
+        let once = world.changes().await;
+        assert!(once > before || path == "/sign-out", "{path}");
+        assert_eq!(world.post(path, who, fields).await, first, "{path}");
+        assert_eq!(world.changes().await, once, "{path}");
+    }
+    assert!(world.app.store.read(|db| accounts::get(db, "acme")).await.is_err());
+}

@@ -1,0 +1,162 @@
+//! Forms, by real keys and clicks: with and without scripts, and far away from the service.
+
+use latchkey_tests::wait;
+use serde_json::{Value, json};
+
+use super::Panel;
+
+/// Makes a key with two rules and a limit, and returns its id.
+async fn make_key(panel: &Panel) -> String {
+    panel.make_account().await;
+    let rules = json!([{"resource": "blogposts", "actions": ["read"]},
+                       {"resource": "authors", "actions": ["read"]}]);
+    let limits = json!([{"name": "builds", "amount": 500, "bucket_seconds": 3600, "buckets": 1}]);
+    let key = json!({"name": "Website", "rules": rules, "limits": limits});
+    panel.stack.control_plane.create_key("acme", &key).await.unwrap().id
+}
+
+/// The return key used to press "Remove rule": a plan lost its limit of 30 days that way.
+#[tokio::test]
+async fn return_key_in_a_text_field_removes_nothing() {
+    let panel = Panel::start().await;
+    let key = make_key(&panel).await;
+    let (browser, control_plane) = (&panel.browser, &panel.stack.control_plane);
+    let at = format!("/accounts/acme/keys/{key}");
+    let records = [
+        at.as_str(),
+        "/accounts/acme/resources/blogposts",
+        "/plans/growth",
+        "/accounts/acme",
+        "/plans/for-tests",
+    ];
+    let pages = [
+        "/accounts",
+        "/accounts/acme/keys/new",
+        &at,
+        &format!("{at}/replace"),
+        "/accounts/acme/content-types/blogposts",
+        "/accounts/acme/new-content-type",
+        "/accounts/acme/test",
+        "/accounts/acme/members",
+        "/accounts/acme/settings",
+        "/plans/growth",
+        "/new-plan",
+        "/operators",
+        "/me",
+    ];
+    let before = stored(&panel, &records).await;
+    let mut pressed = 0;
+    for has_scripts in [true, false] {
+        browser.allow_scripts(has_scripts).await.unwrap();
+        for page in pages {
+            for index in 0.. {
+                panel.open(page).await;
+                let rows = rows(&panel).await;
+                let Some(field) = browser.press_return(TEXT_FIELDS, index).await.unwrap() else {
+                    break;
+                };
+                // A page that follows has all rows, or shows none because they were saved.
+                let after = self::rows(&panel).await;
+                assert!(
+                    after == rows || after.is_null() || rows.is_null(),
+                    "{page} {field}: {rows} → {after}"
+                );
+                pressed += 1;
+            }
+        }
+        assert_eq!(stored(&panel, &records).await, before, "scripts: {has_scripts}");
+    }
+    assert!(pressed > 60, "{pressed}");
+    // With the account's id typed in, too: what ends something for good takes its own button.
+    panel.open("/accounts/acme/settings").await;
+    browser.click("Remove the account").await.unwrap();
+    browser.fill("Type the account's id to confirm", "acme").await.unwrap();
+    browser.press_return("[name=confirm]", 0).await.unwrap();
+    control_plane.call("GET", "/accounts/acme", &Value::Null).await.unwrap();
+    panel.browser.quit().await.unwrap();
+}
+
+/// Returns records as they are stored, as far as forms could change them.
+async fn stored(panel: &Panel, paths: &[&str]) -> Vec<Value> {
+    let mut records = Vec::new();
+    for path in paths {
+        records.push(panel.stack.control_plane.call("GET", path, &Value::Null).await.unwrap());
+    }
+    records
+}
+
+/// Returns the number of rows of the page's form; nothing if it has no rows at all.
+async fn rows(panel: &Panel) -> Value {
+    let is_there = wait::until("the page", wait::LONG, async || {
+        let state = "return document.readyState === 'complete'";
+        (panel.browser.run(state, vec![]).await.ok()? == true).then_some(())
+    });
+    is_there.await.unwrap();
+    let rows = "return document.querySelector('[data-rows]') && document.querySelectorAll('[data-row]').length";
+    panel.browser.run(rows, vec![]).await.unwrap()
+}
+
+/// A second click used to make a second key, whose token nobody saw.
+#[tokio::test]
+async fn second_click_has_no_second_effect() {
+    let panel = Panel::start().await;
+    let key = make_key(&panel).await;
+    let (browser, control_plane) = (&panel.browser, &panel.stack.control_plane);
+    browser.delay(300).await.unwrap();
+    for has_scripts in [true, false] {
+        browser.allow_scripts(has_scripts).await.unwrap();
+        let name = format!("Twice {has_scripts}");
+        panel.open("/accounts/acme/keys/new").await;
+        browser.fill("Name", &name).await.unwrap();
+        browser.click_twice("Make the key").await.unwrap();
+        browser.wait_for("It is shown this once.").await.unwrap();
+        let token = panel.token().await;
+        assert_eq!(count(&panel, &name).await, 1);
+        // Back and once more: the same answer.
+        browser.back().await.unwrap();
+        browser.fill("Name", &name).await.unwrap();
+        browser.click("Make the key").await.unwrap();
+        browser.wait_for("It is shown this once.").await.unwrap();
+        let again = panel.token().await;
+        // A browser that asked for the form anew sent another one.
+        assert_eq!(count(&panel, &name).await, if again == token { 1 } else { 2 });
+
+        panel.open(&format!("/accounts/acme/keys/{key}/replace")).await;
+        if has_scripts {
+            browser.click_twice("Make the new key").await.unwrap();
+            browser.wait_for("Made to replace Website.").await.unwrap();
+        }
+        let id = format!("twice-{has_scripts}");
+        panel.open("/accounts").await;
+        browser.fill("Name", "Twice").await.unwrap();
+        browser.fill("Id", &id).await.unwrap();
+        browser.click_twice("Make the account").await.unwrap();
+        browser.wait_for("The account is there.").await.unwrap();
+
+        let email = format!("{has_scripts}@example.com");
+        panel.open("/accounts/acme/members").await;
+        browser.fill("E-mail", &email).await.unwrap();
+        browser.click_twice("Make an invitation").await.unwrap();
+        browser.wait_for("Send this link").await.unwrap();
+        assert!(browser.text_of("#link").await.unwrap().contains("/links/"));
+        let seen = browser.text_of("[aria-label='Open invitations']").await.unwrap();
+        assert_eq!(seen.matches(&email).count(), 1, "{seen}");
+    }
+    let replacements =
+        control_plane.call("GET", "/accounts/acme/keys", &Value::Null).await.unwrap();
+    let items = replacements["items"].as_array().unwrap();
+    assert_eq!(items.iter().filter(|item| item["replaces"] == key.as_str()).count(), 1);
+    browser.delay(0).await.unwrap();
+    panel.browser.quit().await.unwrap();
+}
+
+/// Returns how many keys of the account have a name.
+async fn count(panel: &Panel, name: &str) -> usize {
+    let keys = panel.stack.control_plane.call("GET", "/accounts/acme/keys", &Value::Null).await;
+    let keys = keys.unwrap();
+    keys["items"].as_array().unwrap().iter().filter(|key| key["name"] == name).count()
+}
+
+/// Text fields of forms that change something, as far as they can be seen.
+const TEXT_FIELDS: &str =
+    "form[method=post] input:not([type=hidden]):not([type=checkbox]):not([readonly])";
