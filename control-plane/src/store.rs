@@ -6,6 +6,7 @@
 pub(crate) mod accounts;
 pub(crate) mod audit;
 pub(crate) mod changes;
+pub(crate) mod fold;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod links;
@@ -103,6 +104,7 @@ impl Store {
              PRAGMA foreign_keys = ON;
              PRAGMA busy_timeout = 5000;",
         )?;
+        fold::register(&writer)?;
         Migrations::new(MIGRATIONS.iter().map(|sql| M::up(sql)).collect())
             .to_latest(&mut writer)?;
         let number = changes::last(&writer)?.number;
@@ -227,6 +229,7 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_NO_MUTEX;
     let reader = Connection::open_with_flags(path, flags)?;
     reader.execute_batch("PRAGMA busy_timeout = 5000;")?;
+    fold::register(&reader)?;
     Ok(reader)
 }
 

@@ -19,6 +19,7 @@ use crate::api::usage::{KeyCounts, key_counts};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::session::Visitor;
+use crate::store::fold::fold;
 use crate::store::keys::{self, KeyFilter};
 use crate::store::{Account, Key, KeyState, Page, Plan, StoreError, plans};
 use crate::time::Time;
@@ -162,7 +163,7 @@ pub(super) async fn list(
         format!("after={}&search={}{revoked}", key.id, encode(&filter.text))
     });
     let cards = |keys: Vec<Key>| keys.into_iter().map(|key| facts.card(key)).collect::<Vec<_>>();
-    let is_named = |key: &Key| key.name.to_lowercase().contains(&filter.text.to_lowercase());
+    let is_named = |key: &Key| fold(&key.name).contains(&fold(&filter.text));
     let mut application = application;
     application.retain(|key| is_first && is_named(key));
     Ok(frame::html(&KeysPage {
@@ -181,6 +182,8 @@ pub(super) async fn list(
 #[template(path = "panel/key_new.html")]
 struct NewKeyPage {
     frame: Frame,
+    /// Whether its token can be shown again.
+    is_kept: bool,
     form: KeyForm,
     count: u32,
     plan: Plan,
@@ -221,6 +224,7 @@ async fn form_page(app: &App, visitor: Visitor, form: KeyForm) -> Result<Respons
         .await?;
     Ok(frame::html(&NewKeyPage {
         frame: Frame::new(visitor, "keys", "New key"),
+        is_kept: app.sealing.is_some(),
         form,
         count,
         plan,

@@ -47,9 +47,9 @@ pub(crate) fn user_defined(
 ) -> Result<Vec<Key>, StoreError> {
     let sql = format!(
         "{SELECT} WHERE keys.account = ?1 AND keys.kind = ?2 AND (?3 OR keys.revoked_at_ms IS NULL)
-           AND (?4 = '' OR instr(lower(concat_ws(char(10), keys.name, keys.environment, keys.note,
+           AND (?4 = '' OR instr(fold(concat_ws(char(10), keys.name, keys.environment, keys.note,
                  (SELECT hint FROM tokens WHERE tokens.key = keys.id AND grace_ends_at_ms IS NULL))),
-                 lower(?4)) > 0)
+                 fold(?4)) > 0)
            AND (?5 IS NULL OR keys.sequence < (SELECT sequence FROM keys WHERE id = ?5))
          ORDER BY keys.sequence DESC LIMIT ?6"
     );
