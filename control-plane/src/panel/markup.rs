@@ -127,6 +127,17 @@ pub(crate) fn action_name(action: &str) -> String {
 
 /// Returns a message as a sentence: with a capital and a full stop, and code as code.
 pub(crate) fn sentence(message: &str) -> Markup {
+    let mut chars = message.chars();
+    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
+    let Markup(mut html) = code(&format!("{first}{}", chars.as_str()));
+    if !message.ends_with(['.', '!', '?']) {
+        html.push('.');
+    }
+    Markup(html)
+}
+
+/// Returns a message with what stands between backticks as code.
+pub(crate) fn code(message: &str) -> Markup {
     let mut html = String::with_capacity(message.len() + 16);
     let mut is_code = false;
     for (index, part) in message.split('`').enumerate() {
@@ -134,19 +145,10 @@ pub(crate) fn sentence(message: &str) -> Markup {
             html.push_str(if is_code { "</code>" } else { "<code>" });
             is_code = !is_code;
         }
-        let mut chars = part.chars();
-        if index == 0
-            && let Some(first) = chars.next()
-        {
-            escape(first.to_uppercase(), &mut html);
-        }
-        escape(chars, &mut html);
+        escape(part.chars(), &mut html);
     }
     if is_code {
         html.push_str("</code>");
-    }
-    if !message.ends_with(['.', '!', '?']) {
-        html.push('.');
     }
     Markup(html)
 }
