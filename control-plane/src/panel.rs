@@ -147,6 +147,7 @@ fn routes() -> Vec<Route> {
         page("/accounts/{account}/keys/{key}", Member(Viewer), key::show),
         action("/accounts/{account}/keys/{key}", Member(Admin), key::save),
         action("/accounts/{account}/keys/{key}/regenerate", Member(Admin), key::regenerate),
+        action("/accounts/{account}/keys/{key}/end-grace", Member(Admin), key::end_grace),
         action("/accounts/{account}/keys/{key}/suspend", Member(Admin), key::suspend),
         action("/accounts/{account}/keys/{key}/resume", Member(Admin), key::resume),
         action("/accounts/{account}/keys/{key}/revoke", Member(Admin), key::revoke),

@@ -355,6 +355,21 @@ async fn set_suspended(
     Ok(Json(key))
 }
 
+/// Ends the grace in which the token before goes on working: it is refused at once.
+#[utoipa::path(post, path = "/accounts/{account}/keys/{key}/end-grace",
+    params(("account" = String, Path), ("key" = String, Path)),
+    responses((status = 200, body = Key), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(crate) async fn end_grace(
+    State(app): State<App>,
+    Path((account, id)): Path<(String, String)>,
+    origin: Origin,
+) -> Result<Json<Key>, ApiError> {
+    let changed =
+        app.store.change(origin, move |change| store::keys::end_grace(change, &account, &id));
+    Ok(Json(changed.await?))
+}
+
 const fn enforced() -> bool {
     true
 }

@@ -41,8 +41,12 @@ impl Frame {
 
     /// Returns the path of the account's pages.
     pub(crate) fn account_path(&self) -> String {
-        let account = self.visitor.membership.as_ref().map(|(account, _)| account.id.as_str());
-        format!("/accounts/{}", account.unwrap_or_default())
+        format!("/accounts/{}", self.account_id())
+    }
+
+    /// Returns the account's id.
+    pub(crate) fn account_id(&self) -> &str {
+        self.visitor.membership.as_ref().map_or("", |(account, _)| account.id.as_str())
     }
 
     /// Returns the account's name.
@@ -105,10 +109,11 @@ const SECURITY: [(HeaderName, &str); 5] = [
 ];
 
 /// What a page says after something was done, by the name that stands in its query.
-const DONE: [(&str, &str); 22] = [
+const DONE: [(&str, &str); 23] = [
     ("account-created", "The account is there."),
     ("account-deleted", "The account was removed. Its audit log stays."),
     ("account-saved", "The account was saved."),
+    ("grace-ended", "The token before has ended."),
     ("key-created", "The key was made."),
     ("key-regenerated", "The key has a new token."),
     ("key-resumed", "The key works again."),

@@ -11,6 +11,7 @@ use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::key_form::KeyForm;
 use super::keys::{Facts, KeyCard, choices, fingerprint, go_on, hand_over, path};
+use super::limit_rows;
 use super::markup::{self, Markup};
 use super::shelf::Shelved;
 use crate::api::keys::{revise, rotate};
@@ -32,6 +33,8 @@ struct KeyPage {
     shown: Option<Shown>,
     /// Rights that no call took since a moment.
     unused: Option<(Time, Vec<Right>)>,
+    /// Whether the token before is still used, as far as is known.
+    former_use: &'static str,
     /// The key that it was made to replace.
     replaces: Option<Key>,
     /// Keys that were made to replace it.
@@ -54,6 +57,9 @@ const GRACES: [(u32, &str); 6] = [
     (1_209_600, "works for 14 days more"),
     (2_592_000, "works for 30 days more"),
 ];
+
+/// For how long the token before works on if nothing else is chosen, in seconds: time to change clients.
+const PANEL_GRACE: u32 = 86_400;
 
 /// Shows the key.
 pub(super) async fn show(
@@ -92,6 +98,10 @@ pub(super) async fn save(
         let filled = filled.with_errors(Errors(vec![(String::new(), message.to_owned())]));
         return page(&app, visitor, key, filled, None, &Form::default()).await;
     }
+    if let Some(drops) = limit_rows::unasked_drops(&key.limits, &filled.limits, &form) {
+        (filled.drops, filled.is_changed) = (drops, true);
+        return page(&app, visitor, key, filled, None, &Form::default()).await;
+    }
     let saved = match filled.request_to_change(&key) {
         Some(body) => {
             let saved = revise(&app, &key.account, &id, visitor.origin(), body).await;
@@ -122,6 +132,17 @@ pub(super) async fn regenerate(
     let account = visitor.account()?.id.clone();
     let (key, token) = rotate(&app, &account, &id, visitor.origin(), grace).await?;
     Ok(hand_over(&app, &visitor, &key, &token, "key-regenerated"))
+}
+
+/// Ends the grace in which the token before works on.
+pub(super) async fn end_grace(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, id)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let origin = visitor.origin();
+    let changed = app.store.change(origin, move |change| keys::end_grace(change, &account, &id));
+    Ok(go_on(&app, &changed.await?, "grace-ended"))
 }
 
 /// Suspends the key.
@@ -225,6 +246,7 @@ async fn page(
         form,
         shown,
         unused,
+        former_use: "Last used tells of both tokens together.",
         replaces,
         replacements,
     }))

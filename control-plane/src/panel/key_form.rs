@@ -27,6 +27,8 @@ pub(super) struct KeyForm {
     pub(super) networks: String,
     pub(super) enforce: bool,
     pub(super) limits: Vec<LimitRow>,
+    /// Which limits saving would remove, where that has to be asked.
+    pub(super) drops: String,
     pub(super) choices: Choices,
     pub(super) errors: Errors,
     /// Whether it holds what was not saved.
@@ -120,6 +122,7 @@ impl KeyForm {
             networks: String::new(),
             enforce: true,
             limits: Vec::new(),
+            drops: String::new(),
             choices,
             errors: Errors::default(),
             is_changed: false,
@@ -144,6 +147,7 @@ impl KeyForm {
                 .enumerate()
                 .map(|(number, limit)| LimitRow::of(number, limit))
                 .collect(),
+            drops: String::new(),
             choices,
             errors: Errors::default(),
             is_changed: false,
@@ -167,6 +171,7 @@ impl KeyForm {
             networks: form.lines("networks").unwrap_or_default(),
             enforce: !form.has("shadow"),
             limits: limit_rows::read(form),
+            drops: String::new(),
             choices,
             errors: Errors::default(),
             is_changed: false,

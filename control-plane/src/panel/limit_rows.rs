@@ -4,6 +4,7 @@ use latchkey_protocol::{Identity, Limit};
 
 use super::failure::Errors;
 use super::form::Form;
+use super::markup;
 
 /// A limit as a row of a form.
 #[derive(Clone, Debug)]
@@ -89,6 +90,22 @@ impl LimitRow {
     }
 }
 
+/// Returns in words which of the limits that there are a form leaves out, unless the form says that this is
+/// meant.
+pub(super) fn unasked_drops(before: &[Limit], rows: &[LimitRow], form: &Form) -> Option<String> {
+    let is_left_out = |limit: &&Limit| rows.iter().all(|row| row.name != limit.name);
+    let dropped: Vec<String> = before
+        .iter()
+        .filter(is_left_out)
+        .map(|limit| {
+            let window = markup::duration(limit.window().seconds());
+            format!("the limit “{}” ({} in {window})", limit.name, markup::number(&limit.amount))
+        })
+        .collect();
+    let dropped = dropped.join(" and ");
+    (!dropped.is_empty() && form.text("drops") != dropped).then_some(dropped)
+}
+
 const fn identity_name(identity: Identity) -> &'static str {
     match identity {
         Identity::Anonymous => "anonymous",
@@ -124,5 +141,33 @@ pub(super) fn put_errors(rows: &mut [LimitRow], errors: &Errors) {
     for (index, row) in rows.iter_mut().enumerate() {
         let of_row = errors.of(&format!("limits[{index}]"));
         row.errors = of_row.into_iter().map(str::to_owned).collect();
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// A plan used to lose its limit of 30 days by a slip, and nothing was asked.
+    #[test]
+    fn limit_goes_only_if_that_was_asked() {
+        let limit = Limit {
+            name: "calls".to_owned(),
+            amount: 1_000_000,
+            bucket_seconds: 86_400,
+            buckets: 30,
+            identity: None,
+        };
+        let asked = "the limit “calls” (1,000,000 in 30 days)";
+        let drops = |sent: &str, rows: &[LimitRow]| {
+            let form = Form::parse(sent.as_bytes()).unwrap();
+            unasked_drops(std::slice::from_ref(&limit), rows, &form)
+        };
+        assert_eq!(drops("", &[LimitRow::of(0, &limit)]), None);
+        assert_eq!(drops("", &[]).as_deref(), Some(asked));
+        assert_eq!(drops("drops=something+else", &[]).as_deref(), Some(asked));
+        let sent =
+            form_urlencoded::Serializer::new(String::new()).append_pair("drops", asked).finish();
+        assert_eq!(drops(&sent, &[]), None);
     }
 }

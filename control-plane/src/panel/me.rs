@@ -22,6 +22,8 @@ struct MePage {
     frame: Frame,
     name: String,
     sessions: Vec<(sessions::Session, bool)>,
+    /// How many of them are not this one.
+    others: u64,
     errors: Errors,
 }
 
@@ -106,7 +108,8 @@ async fn page(
         let is_this = session.hash == this;
         (session, is_this)
     });
-    let sessions = sessions.collect();
+    let sessions: Vec<_> = sessions.collect();
+    let others = sessions.iter().filter(|(_, is_this)| !is_this).count() as u64;
     let frame = Frame::new(visitor, "me", "Your profile").after(asked);
-    Ok(frame::html(&MePage { frame, name, sessions, errors }))
+    Ok(frame::html(&MePage { frame, name, sessions, others, errors }))
 }

@@ -43,6 +43,8 @@ struct PlanPage {
     name: String,
     max_user_keys: String,
     limits: Vec<LimitRow>,
+    /// Which limits saving would remove, where that has to be asked.
+    drops: String,
     errors: Errors,
     /// Whether it holds what was not saved.
     is_changed: bool,
@@ -57,6 +59,7 @@ pub(super) async fn new(visitor: Visitor) -> Result<Response, Failure> {
         name: String::new(),
         max_user_keys: "10".to_owned(),
         limits: vec![LimitRow::blank(0)],
+        drops: String::new(),
         errors: Errors::default(),
         is_changed: false,
     }))
@@ -87,6 +90,7 @@ pub(super) async fn show(
         frame: Frame::new(visitor, "plans", plan.name.clone()).after(&asked),
         path: Some(path(&plan.id)),
         limits: limits.collect(),
+        drops: String::new(),
         max_user_keys: plan.max_user_keys.to_string(),
         id: plan.id,
         name: plan.name,
@@ -103,9 +107,8 @@ pub(super) async fn save(
     form: Form,
 ) -> Result<Response, Failure> {
     let wanted = id.clone();
-    app.store.read(move |db| plans::get(db, &wanted)).await?;
-    let path = Some(path(&id));
-    put(&app, visitor, path, id, false, &form).await
+    let before = app.store.read(move |db| plans::get(db, &wanted)).await?;
+    put(&app, visitor, Some(before), id, false, &form).await
 }
 
 /// Removes a plan that no account has.
@@ -121,11 +124,12 @@ pub(super) async fn delete(
 async fn put(
     app: &App,
     visitor: Visitor,
-    path: Option<String>,
+    before: Option<Plan>,
     id: String,
     is_taken: bool,
     form: &Form,
 ) -> Result<Response, Failure> {
+    let path = before.as_ref().map(|before| path(&before.id));
     let title = if path.is_some() { id.as_str() } else { "New plan" };
     let mut page = PlanPage {
         frame: Frame::new(visitor, "plans", title),
@@ -133,12 +137,18 @@ async fn put(
         name: form.text("name").to_owned(),
         max_user_keys: form.text("max_user_keys").to_owned(),
         limits: limit_rows::read(form),
+        drops: String::new(),
         errors: Errors::default(),
         is_changed: true,
         id,
     };
     if let Some(reshape) = form.reshapes("limit") {
         reshape.apply(&mut page.limits, |row| row.number, LimitRow::blank);
+        return Ok(frame::html(&page));
+    }
+    let of_before = before.map(|before| before.limits).unwrap_or_default();
+    if let Some(drops) = limit_rows::unasked_drops(&of_before, &page.limits, form) {
+        page.drops = drops;
         return Ok(frame::html(&page));
     }
     let mut errors = Errors::default();

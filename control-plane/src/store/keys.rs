@@ -289,6 +289,29 @@ pub(crate) fn regenerate(
     Ok(after)
 }
 
+/// Ends the grace of the tokens that a key had before: only its present one works from then on.
+pub(crate) fn end_grace(
+    change: &mut Change<'_>,
+    account: &str,
+    id: &str,
+) -> Result<Key, StoreError> {
+    let before = get(&change.transaction, account, id, change.now_ms)?;
+    refuse_revoked(&before)?;
+    if before.previous_token_until.is_none() {
+        return Err(StoreError::Conflict(format!(
+            "no token before the present one of key `{id}` works"
+        )));
+    }
+    touch(change, id)?;
+    change
+        .transaction
+        .execute("DELETE FROM tokens WHERE key = ?1 AND grace_ends_at_ms IS NOT NULL", [id])?;
+    let after = get(&change.transaction, account, id, change.now_ms)?;
+    let details = json!({"before": before, "after": after});
+    change.audit(Some(account), "key.end_grace", id, &details)?;
+    Ok(after)
+}
+
 /// Returns the encrypted token of a key, and notes who is shown it; none if it was not kept.
 pub(crate) fn reveal(
     change: &mut Change<'_>,

@@ -160,3 +160,58 @@ async fn count(panel: &Panel, name: &str) -> usize {
 /// Text fields of forms that change something, as far as they can be seen.
 const TEXT_FIELDS: &str =
     "form[method=post] input:not([type=hidden]):not([type=checkbox]):not([readonly])";
+
+/// One click used to cut a client off: regenerating ended the token before at once, and nothing was asked.
+#[tokio::test]
+async fn former_token_works_a_day_longer_unless_it_is_ended() {
+    let panel = Panel::start().await;
+    let key = make_key(&panel).await;
+    let (browser, control_plane) = (&panel.browser, &panel.stack.control_plane);
+    let at = format!("/accounts/acme/keys/{key}");
+    let before = control_plane.regenerate("acme", &key, 0).await.unwrap().token;
+    panel.open(&at).await;
+    browser.click("Regenerate").await.unwrap();
+    let seen = browser.text().await.unwrap();
+    assert!(seen.contains(&format!("Give “Website” ({key}) a new token?")), "{seen}");
+    browser.click("Make a new token").await.unwrap();
+    browser.wait_for("It is shown this once.").await.unwrap();
+    let after = panel.token().await;
+    for token in [&before, &after] {
+        panel.wait_for_status(token, "/api/v1/content/authors", 200).await;
+    }
+    let record = control_plane.call("GET", &at, &Value::Null).await.unwrap();
+    let until: jiff::Timestamp = record["previous_token_until"].as_str().unwrap().parse().unwrap();
+    let seconds = until.duration_since(jiff::Timestamp::now()).as_secs();
+    assert!((86_300..=86_400).contains(&seconds), "{seconds}");
+
+    browser.click("End it now").await.unwrap();
+    browser.click("End the token before").await.unwrap();
+    browser.wait_for("The token before has ended.").await.unwrap();
+    panel.wait_for_status(&before, "/api/v1/content/authors", 401).await;
+    panel.wait_for_status(&after, "/api/v1/content/authors", 200).await;
+    let again = control_plane.api("POST", &format!("{at}/end-grace"), &Value::Null).await.unwrap();
+    assert_eq!(again.status, 409, "{}", again.text());
+    control_plane.regenerate("acme", &key, 3_600).await.unwrap();
+    let ended = control_plane.call("POST", &format!("{at}/end-grace"), &Value::Null).await.unwrap();
+    assert!(ended["previous_token_until"].is_null(), "{ended}");
+    panel.wait_for_status(&after, "/api/v1/content/authors", 401).await;
+    panel.open("/accounts/acme/audit?action=key.end_grace").await;
+    let log = browser.text().await.unwrap();
+    assert_eq!(log.matches("key.end_grace on").count(), 2, "{log}");
+
+    // A limit goes only if that was asked.
+    panel.open("/plans/growth").await;
+    let plan = control_plane.call("GET", "/plans/growth", &Value::Null).await.unwrap();
+    for _ in plan["limits"].as_array().unwrap() {
+        browser.click("Remove limit").await.unwrap();
+    }
+    browser.click("Save").await.unwrap();
+    browser.wait_for("Saving this removes the limit").await.unwrap();
+    let now = control_plane.call("GET", "/plans/growth", &Value::Null).await.unwrap();
+    assert_eq!(now, plan);
+    browser.click("Save without it").await.unwrap();
+    browser.wait_for("The plan was saved.").await.unwrap();
+    let now = control_plane.call("GET", "/plans/growth", &Value::Null).await.unwrap();
+    assert_eq!(now["limits"], json!([]));
+    panel.browser.quit().await.unwrap();
+}

@@ -137,6 +137,7 @@ async fn pages_can_be_read_by_everyone() {
         look(&panel, &format!("test-result-{width}-{scheme}"), &mut found).await;
         panel.open(&path("/accounts/acme/keys/KEY", &keys)).await;
         browser.click("Regenerate").await.unwrap();
+        browser.click("Make a new token").await.unwrap();
         browser.wait_for("It is shown this once.").await.unwrap();
         browser.click("QR code").await.unwrap();
         look(&panel, &format!("token-{width}-{scheme}"), &mut found).await;
