@@ -135,9 +135,23 @@ pub(crate) async fn issue(
     origin: Origin,
     body: CreateKey,
 ) -> Result<(Key, PlainToken), ApiError> {
+    issue_with(app, account, origin, body, Fields::default()).await
+}
+
+/// Makes a user defined key of an account, unless something was found wrong with it before.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is made then.
+pub(crate) async fn issue_with(
+    app: &App,
+    account: &str,
+    origin: Origin,
+    body: CreateKey,
+    mut fields: Fields,
+) -> Result<(Key, PlainToken), ApiError> {
     let account = account.to_owned();
     let rules_of_profile = app.key_rules(&account).await?;
-    let mut fields = Fields::default();
     let rules = match body.rules {
         Some(rules) => rules,
         None if rules_of_profile.application_keys => {
@@ -218,9 +232,24 @@ pub(crate) async fn revise(
     origin: Origin,
     body: EditKey,
 ) -> Result<Key, ApiError> {
+    revise_with(app, account, id, origin, body, Fields::default()).await
+}
+
+/// Changes a key of an account, unless something was found wrong with it before.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is changed then.
+pub(crate) async fn revise_with(
+    app: &App,
+    account: &str,
+    id: &str,
+    origin: Origin,
+    body: EditKey,
+    mut fields: Fields,
+) -> Result<Key, ApiError> {
     let (account, id) = (account.to_owned(), id.to_owned());
     let rules_of_profile = app.key_rules(&account).await?;
-    let mut fields = Fields::default();
     if let Some(name) = &body.name {
         fields.name("name", name);
     }

@@ -66,7 +66,12 @@ pub(super) async fn create(
         }
         Err(error) => {
             let filled = ["id", "name", "plan", "profile"].map(|name| form.text(name).to_owned());
-            page(&app, visitor, &Form::default(), filled, form_errors(error)?).await
+            let mut errors = form_errors(error)?;
+            // All that is in the way of a new account beside its fields: its id is another's.
+            errors.0.iter_mut().filter(|(name, _)| name.is_empty()).for_each(|(name, _)| {
+                "id".clone_into(name);
+            });
+            page(&app, visitor, &Form::default(), filled, errors).await
         }
     }
 }
@@ -86,16 +91,20 @@ async fn page(
     let has_more = accounts.len() > ACCOUNTS_PER_PAGE;
     accounts.truncate(ACCOUNTS_PER_PAGE);
     let after = accounts.last().filter(|_| has_more).map(|account| account.id.clone());
-    Ok(frame::html(&AccountsPage {
-        frame: Frame::new(visitor, "accounts", "Accounts").after(asked),
-        accounts,
-        search,
-        after,
-        plans,
-        profiles: app.profiles.all().map(|p| (p.name.clone(), p.title.clone())).collect(),
-        filled,
-        errors,
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &AccountsPage {
+            frame: Frame::new(visitor, "accounts", "Accounts").after(asked),
+            accounts,
+            search,
+            after,
+            plans,
+            profiles: app.profiles.all().map(|p| (p.name.clone(), p.title.clone())).collect(),
+            filled,
+            errors,
+        },
+        is_refused,
+    ))
 }
 
 #[derive(Template)]
@@ -166,7 +175,8 @@ async fn settings_page(
 ) -> Result<Response, Failure> {
     let plans = app.store.read(all_plans).await?;
     let frame = Frame::new(visitor, "settings", "Settings").after(asked);
-    Ok(frame::html(&SettingsPage { frame, name, plan, plans, errors }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(&SettingsPage { frame, name, plan, plans, errors }, is_refused))
 }
 
 fn all_plans(db: &rusqlite::Connection) -> Result<Vec<Plan>, crate::store::StoreError> {

@@ -108,21 +108,25 @@ async fn page(
     choices.retain(|choice| choice.state != KeyState::Revoked || choice.id == key);
     let answer = explanation.as_ref().and_then(|explanation| explanation.answer.as_ref());
     let answer = answer.and_then(|answer| serde_json::to_string_pretty(answer).ok());
-    Ok(frame::html(&ExplainPage {
-        frame: Frame::new(visitor, "test", "Test a request"),
-        keys: choices,
-        method: Some(form.text("method"))
-            .filter(|text| !text.is_empty())
-            .unwrap_or("GET")
-            .to_owned(),
-        path: form.text("path").to_owned(),
-        key,
-        body: form.lines("body").unwrap_or_default(),
-        client_address: form.text("client_address").to_owned(),
-        errors,
-        explanation,
-        answer,
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &ExplainPage {
+            frame: Frame::new(visitor, "test", "Test a request"),
+            keys: choices,
+            method: Some(form.text("method"))
+                .filter(|text| !text.is_empty())
+                .unwrap_or("GET")
+                .to_owned(),
+            path: form.text("path").to_owned(),
+            key,
+            body: form.lines("body").unwrap_or_default(),
+            client_address: form.text("client_address").to_owned(),
+            errors,
+            explanation,
+            answer,
+        },
+        is_refused,
+    ))
 }
 
 impl Explanation {

@@ -2,7 +2,7 @@
 
 use askama::Template;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
 
@@ -74,6 +74,25 @@ impl Frame {
 pub(crate) fn html(page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be shown");
+            ApiError::Panicked.into_response()
+        }
+    }
+}
+
+/// Returns the page of a form as an answer. If something in it is wrong, the form was not taken, and the first
+/// field in error has the focus.
+pub(crate) fn form_page(page: &impl Template, is_refused: bool) -> Response {
+    if !is_refused {
+        return html(page);
+    }
+    match page.render() {
+        Ok(text) => {
+            let focused = format!("{} autofocus", markup::INVALID);
+            let text = text.replacen(markup::INVALID, &focused, 1);
+            (StatusCode::BAD_REQUEST, Html(text)).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "a page cannot be shown");
             ApiError::Panicked.into_response()

@@ -14,7 +14,7 @@ use super::keys::{Facts, KeyCard, choices, fingerprint, go_on, hand_over, path};
 use super::limit_rows;
 use super::markup::{self, Markup};
 use super::shelf::Shelved;
-use crate::api::keys::{revise, rotate};
+use crate::api::keys::{revise_with, rotate};
 use crate::api::usage::unused_rights;
 use crate::app::App;
 use crate::error::ApiError;
@@ -102,17 +102,11 @@ pub(super) async fn save(
         (filled.drops, filled.is_changed) = (drops, true);
         return page(&app, visitor, key, filled, None, &Form::default()).await;
     }
-    let saved = match filled.request_to_change(&key) {
-        Some(body) => {
-            let saved = revise(&app, &key.account, &id, visitor.origin(), body).await;
-            saved.map_err(form_errors)
-        }
-        None => Err(Ok(Errors::default())),
-    };
-    match saved {
+    let (body, fields) = filled.request_to_change(&key);
+    match revise_with(&app, &key.account, &id, visitor.origin(), body, fields).await {
         Ok(key) => Ok(go_on(&app, &key, "key-saved")),
-        Err(errors) => {
-            let filled = filled.with_errors(errors?);
+        Err(error) => {
+            let filled = filled.with_errors(form_errors(error)?);
             page(&app, visitor, key, filled, None, &Form::default()).await
         }
     }
@@ -239,7 +233,8 @@ async fn page(
         .await?;
     let card = facts.card(key);
     let shown = token.map(|token| Shown { qr: markup::qr(&token), token });
-    Ok(frame::html(&KeyPage {
+    let is_refused = !form.errors.is_empty();
+    let page = KeyPage {
         frame: Frame::new(visitor, "keys", card.key.name.clone()).after(asked),
         window: facts.window(),
         card,
@@ -249,5 +244,6 @@ async fn page(
         former_use: "Last used tells of both tokens together.",
         replaces,
         replacements,
-    }))
+    };
+    Ok(frame::form_page(&page, is_refused))
 }

@@ -14,7 +14,7 @@ use super::frame::{self, Frame};
 use super::key_form::{Choices, KeyForm};
 use super::markup;
 use super::shelf::{Secret, Shelved};
-use crate::api::keys::issue;
+use crate::api::keys::issue_with;
 use crate::api::usage::{KeyCounts, key_counts};
 use crate::app::App;
 use crate::error::ApiError;
@@ -206,13 +206,10 @@ pub(super) async fn create(
     if filled.was_reshaped(&form) {
         return form_page(&app, visitor, filled).await;
     }
-    let made = match filled.request_to_make(None) {
-        Some(body) => issue(&app, &account, visitor.origin(), body).await.map_err(form_errors),
-        None => Err(Ok(super::failure::Errors::default())),
-    };
-    match made {
+    let (body, fields) = filled.request_to_make();
+    match issue_with(&app, &account, visitor.origin(), body, fields).await {
         Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, &token, "key-created")),
-        Err(errors) => form_page(&app, visitor, filled.with_errors(errors?)).await,
+        Err(error) => form_page(&app, visitor, filled.with_errors(form_errors(error)?)).await,
     }
 }
 
@@ -222,13 +219,15 @@ async fn form_page(app: &App, visitor: Visitor, form: KeyForm) -> Result<Respons
         .store
         .read(move |db| Ok((keys::count(db, &account.id)?, plans::get(db, &account.plan)?)))
         .await?;
-    Ok(frame::html(&NewKeyPage {
+    let is_refused = !form.errors.is_empty();
+    let page = NewKeyPage {
         frame: Frame::new(visitor, "keys", "New key"),
         is_kept: app.sealing.is_some(),
         form,
         count,
         plan,
-    }))
+    };
+    Ok(frame::form_page(&page, is_refused))
 }
 
 /// Returns what keys of an account can have rules on.

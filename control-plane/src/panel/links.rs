@@ -231,17 +231,21 @@ async fn page(app: &App, link: &Link, form: &Form, errors: Errors) -> Result<Res
         (_, Who::Known(_)) => Asks::Password,
         (_, Who::New(_)) => Asks::NameAndNewPassword,
     };
-    Ok(frame::html(&LinkPage {
-        form: markup::form("", true),
-        title: title.to_owned(),
-        purpose,
-        fixed_email,
-        email: form.text("email").to_owned(),
-        name: form.text("name").to_owned(),
-        asks,
-        button,
-        errors,
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &LinkPage {
+            form: markup::form("", true),
+            title: title.to_owned(),
+            purpose,
+            fixed_email,
+            email: form.text("email").to_owned(),
+            name: form.text("name").to_owned(),
+            asks,
+            button,
+            errors,
+        },
+        is_refused,
+    ))
 }
 
 impl Link {

@@ -18,6 +18,13 @@ use crate::token;
 #[derive(Debug)]
 pub(crate) struct Markup(String);
 
+impl Markup {
+    /// Returns nothing.
+    pub(crate) const fn none() -> Self {
+        Self(String::new())
+    }
+}
+
 impl fmt::Display for Markup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.0)
@@ -152,6 +159,30 @@ pub(crate) fn code(message: &str) -> Markup {
     }
     Markup(html)
 }
+
+/// Returns the attributes of the field with an id in which something is wrong; another element may describe
+/// it as well.
+pub(crate) fn invalid(id: &str, other: &str) -> Markup {
+    let gap = if other.is_empty() { "" } else { " " };
+    Markup(format!(r#" {INVALID} aria-describedby="{other}{gap}{id}-error""#))
+}
+
+/// Returns the attribute of a field that an element describes.
+pub(crate) fn described(by: &str) -> Markup {
+    Markup(format!(r#" aria-describedby="{by}""#))
+}
+
+/// Returns what is wrong with the field of an id, if anything is.
+pub(crate) fn errors(id: &str, messages: &[&str]) -> Markup {
+    if messages.is_empty() {
+        return Markup::none();
+    }
+    let sentences: Vec<String> = messages.iter().map(|text| sentence(text).to_string()).collect();
+    Markup(format!(r#"<p class="error" id="{id}-error">{}</p>"#, sentences.join(" ")))
+}
+
+/// By what a field in error is known. No text of a page holds it: quotation marks in texts are escaped.
+pub(crate) const INVALID: &str = r#"aria-invalid="true""#;
 
 fn escape(text: impl Iterator<Item = char>, html: &mut String) {
     for character in text {

@@ -111,5 +111,6 @@ async fn page(
     let sessions: Vec<_> = sessions.collect();
     let others = sessions.iter().filter(|(_, is_this)| !is_this).count() as u64;
     let frame = Frame::new(visitor, "me", "Your profile").after(asked);
-    Ok(frame::html(&MePage { frame, name, sessions, others, errors }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(&MePage { frame, name, sessions, others, errors }, is_refused))
 }

@@ -172,5 +172,9 @@ async fn page(
         })
         .await?;
     let frame = Frame::new(visitor, "members", "Members").after(asked);
-    Ok(frame::html(&MembersPage { frame, members, invitations, email, invited_as, errors, link }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &MembersPage { frame, members, invitations, email, invited_as, errors, link },
+        is_refused,
+    ))
 }

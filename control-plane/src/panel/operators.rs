@@ -127,15 +127,11 @@ async fn page(
     people.retain(|person| person.is_operator);
     let frame = Frame::new(visitor, "operators", "Operators").after(asked);
     let operators = people;
-    Ok(frame::html(&OperatorsPage {
-        frame,
-        operators,
-        invitations,
-        email,
-        person_email,
-        errors,
-        link,
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &OperatorsPage { frame, operators, invitations, email, person_email, errors, link },
+        is_refused,
+    ))
 }
 
 /// Path of the page.

@@ -9,9 +9,9 @@ use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
 use super::limit_rows::{self, LimitRow};
 use super::markup;
-use crate::api::plans::{define, withdraw};
+use crate::api::fields::Fields;
+use crate::api::plans::{define_with, withdraw};
 use crate::app::App;
-use crate::error::ApiError;
 use crate::session::Visitor;
 use crate::store::{Page, Plan, plans};
 
@@ -151,30 +151,28 @@ async fn put(
         page.drops = drops;
         return Ok(frame::html(&page));
     }
-    let mut errors = Errors::default();
-    let limits = limit_rows::limits(&page.limits, &mut errors);
+    let mut fields = Fields::default();
+    let limits = limit_rows::limits(&page.limits, &mut fields);
     let max_user_keys = page.max_user_keys.parse().unwrap_or_else(|_| {
         let found = &page.max_user_keys;
-        errors.add("max_user_keys", &format!("expected a whole number, found `{found}`"));
+        fields.add("max_user_keys", format!("expected a whole number, found `{found}`"));
         0
     });
     if is_taken {
-        errors.add("plan", &format!("there is a plan `{}` already", page.id));
+        fields.add("plan", format!("there is a plan `{}` already", page.id));
     }
-    if errors.is_empty() {
-        let plan = Plan { id: page.id.clone(), name: page.name.clone(), limits, max_user_keys };
-        let defined: Result<_, ApiError> = define(app, page.frame.visitor.origin(), plan).await;
-        match defined {
-            Ok((_, plan)) => {
-                let to = format!("{}?done=plan-saved", self::path(&plan.id));
-                return Ok(Redirect::to(&to).into_response());
-            }
-            Err(error) => errors = form_errors(error)?,
+    let plan = Plan { id: page.id.clone(), name: page.name.clone(), limits, max_user_keys };
+    match define_with(app, page.frame.visitor.origin(), plan, fields).await {
+        Ok((_, plan)) => {
+            let to = format!("{}?done=plan-saved", self::path(&plan.id));
+            Ok(Redirect::to(&to).into_response())
+        }
+        Err(error) => {
+            page.errors = form_errors(error)?;
+            limit_rows::put_errors(&mut page.limits, &page.errors);
+            Ok(frame::form_page(&page, true))
         }
     }
-    limit_rows::put_errors(&mut page.limits, &errors);
-    page.errors = errors;
-    Ok(frame::html(&page))
 }
 
 fn path(id: &str) -> String {

@@ -131,17 +131,21 @@ async fn page(
     let quiet_seconds = asked.text("quiet").parse().unwrap_or(86_400);
     let quiet_ms = i64::try_from(quiet_seconds).unwrap_or(i64::MAX).saturating_mul(1000);
     let quiet_at = old.last_used_at.map(|used| used.as_ms().saturating_add(quiet_ms));
-    Ok(frame::html(&ReplacementPage {
-        frame: Frame::new(visitor, "keys", format!("Replace {}", old.name)).after(asked),
-        old: side(&facts, old, now),
-        new: replacement.map(|key| side(&facts, key, now)),
-        window: facts.window(),
-        is_full: count >= facts.plan.max_user_keys,
-        suggestion,
-        errors,
-        quiet_seconds,
-        quiet_at: quiet_at.filter(|at_ms| *at_ms > now.as_ms()).map(Time::from_ms),
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &ReplacementPage {
+            frame: Frame::new(visitor, "keys", format!("Replace {}", old.name)).after(asked),
+            old: side(&facts, old, now),
+            new: replacement.map(|key| side(&facts, key, now)),
+            window: facts.window(),
+            is_full: count >= facts.plan.max_user_keys,
+            suggestion,
+            errors,
+            quiet_seconds,
+            quiet_at: quiet_at.filter(|at_ms| *at_ms > now.as_ms()).map(Time::from_ms),
+        },
+        is_refused,
+    ))
 }
 
 fn side(facts: &Facts, key: Key, now: Time) -> Side {

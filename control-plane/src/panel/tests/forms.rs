@@ -126,3 +126,63 @@ async fn form_is_answered_again_after_it_ended_its_own_ground() {
     }
     assert!(world.app.store.read(|db| accounts::get(db, "acme")).await.is_err());
 }
+
+/// Errors used to come in rounds: an expiry in the past only once rules and limits were right.
+#[tokio::test]
+async fn all_errors_of_a_form_are_said_at_once_and_beside_their_fields() {
+    let world = World::new().await;
+    let key = format!(
+        "name=&expires_at=2001-01-01T00:00&networks=nowhere&environment={}\
+                       &rule-0-resource=&rule-0-action=read&rule-2-resource=posts\
+                       &limit-0-name=a+b&limit-0-amount=many&limit-0-buckets=0&limit-0-unit=1",
+        "x".repeat(65)
+    );
+    let in_key = [
+        "name",
+        "environment",
+        "expires_at",
+        "networks",
+        "rule-0-resource",
+        "rule-2-actions",
+        "limit-0-name",
+        "limit-0-amount",
+        "limit-0-buckets",
+    ];
+    let relations =
+        "name=*&relation-0-field=a+b&relation-0-targets=&relation-1-field=c&relation-1-targets=";
+    let in_relations = ["name", "relation-0-field", "relation-0-targets", "relation-1-targets"];
+    let plan = "id=&name=&max_user_keys=some&limit-3-name=&limit-3-amount=x&limit-3-buckets=1&limit-3-unit=1";
+    let in_plan = ["id", "name", "max_user_keys", "limit-3-name", "limit-3-amount"];
+    let replace = format!("/accounts/acme/keys/{}/replace", world.key);
+    let cases: [(&str, &str, &[&str]); 9] = [
+        ("/accounts/acme/keys/new", &key, &in_key),
+        ("/accounts/acme/new-content-type", relations, &in_relations),
+        ("/new-plan", plan, &in_plan),
+        (&replace, "name=", &["name"]),
+        ("/accounts", "name=&id=a+b&profile=flotiq", &["name", "id"]),
+        ("/accounts", "name=Other&id=other&profile=flotiq", &["id"]),
+        ("/accounts/acme/members", "email=x&role=viewer", &["email"]),
+        ("/operators", "email=x", &["email"]),
+        ("/me", "name=", &["name"]),
+    ];
+    for (path, fields, in_error) in cases {
+        let form = format!("{}&{fields}", csrf(Who::Operator));
+        let (status, _, page) = world.send(&Method::POST, path, Who::Operator, &form, &[]).await;
+        assert_eq!(status, StatusCode::BAD_REQUEST, "{path}");
+        for id in in_error {
+            let (marked, said) =
+                (format!("{id}-error\""), format!("<p class=\"error\" id=\"{id}-error\">"));
+            assert!(
+                page.contains(&format!("aria-invalid=\"true\" aria-describedby=\"{marked}"))
+                    || page.contains(&format!("autofocus aria-describedby=\"{marked}")),
+                "{path}: {id}"
+            );
+            assert_eq!(page.matches(&said).count(), 1, "{path}: {id}");
+        }
+        assert_eq!(page.matches("aria-invalid").count(), in_error.len(), "{path}");
+        // The first field in error has the focus.
+        assert_eq!(page.matches(" autofocus").count(), 1, "{path}");
+        let (before, _) = page.split_once(" autofocus").unwrap();
+        assert_eq!(before.matches("aria-invalid").count(), 1, "{path}");
+    }
+}
