@@ -4,6 +4,7 @@
 //! comfort. Pages call what the management API calls (`api/`), so that both check alike. Every route
 //! stands in one table with what it takes; `session.rs` refuses the others before a page's code runs.
 
+pub(crate) mod drafts;
 pub(crate) mod failure;
 pub(crate) mod form;
 pub(crate) mod once;
@@ -51,6 +52,7 @@ use crate::password::Passwords;
 use crate::session::Needs::{self, Member, Nothing, Operator, SignedIn};
 use crate::session::guard;
 use crate::store::Role::{Admin, Developer, Viewer};
+use drafts::Drafts;
 use failure::Failure;
 use once::Taken;
 use shelf::Shelf;
@@ -67,6 +69,8 @@ pub(crate) struct Panel {
     shelf: Shelf,
     /// Forms that were taken, with what came of them.
     pub(crate) taken: Taken,
+    /// Forms that came after their session had ended.
+    drafts: Drafts,
     /// Whose turn it is to work out what a key may call.
     docs: Semaphore,
 }
@@ -84,6 +88,7 @@ impl Panel {
             throttle: Throttle::new(),
             shelf: Shelf::default(),
             taken: Taken::default(),
+            drafts: Drafts::default(),
             docs: Semaphore::new(1),
         })
     }

@@ -9,6 +9,7 @@ use latchkey_filter::profile::keys::{KeyRules, ResourceNames};
 use latchkey_protocol::right::EVERY;
 use latchkey_protocol::{Relation, Resource};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
@@ -96,7 +97,15 @@ struct RelationRow {
 }
 
 /// Shows the form of a new content type.
-pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
+pub(super) async fn new(
+    State(app): State<App>,
+    visitor: Visitor,
+    Draft(draft): Draft,
+) -> Result<Response, Failure> {
+    if let Some(form) = draft {
+        let name = form.text("name").to_owned();
+        return page(&app, visitor, None, name, read_rows(&form), Errors::default(), None).await;
+    }
     page(&app, visitor, None, String::new(), Vec::new(), Errors::default(), Some(&Form::default()))
         .await
 }
@@ -116,8 +125,13 @@ pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
     Path((account, name)): Path<(String, String)>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
+    if let Some(form) = draft {
+        let path = Some(path(&account, &name));
+        return page(&app, visitor, path, name, read_rows(&form), Errors::default(), None).await;
+    }
     let wanted = name.clone();
     let resource = app.store.read(move |db| resources::get(db, &account, &wanted)).await?;
     let rows = resource.relations.iter().enumerate().map(|(number, (field, relation))| {
@@ -166,16 +180,7 @@ async fn put(
     name: String,
     form: &Form,
 ) -> Result<Response, Failure> {
-    let mut rows: Vec<RelationRow> = form
-        .rows("relation")
-        .into_iter()
-        .map(|number| RelationRow {
-            number,
-            field: form.text(&format!("relation-{number}-field")).to_owned(),
-            targets: form.text(&format!("relation-{number}-targets")).to_owned(),
-            errors: Errors::default(),
-        })
-        .collect();
+    let mut rows = read_rows(form);
     if let Some(reshape) = form.reshapes("relation") {
         reshape.apply(&mut rows, |row| row.number, RelationRow::blank);
         return page(app, visitor, path, name, rows, Errors::default(), None).await;
@@ -223,6 +228,19 @@ impl RelationRow {
     fn blank(number: usize) -> Self {
         Self { number, field: String::new(), targets: String::new(), errors: Errors::default() }
     }
+}
+
+/// Reads the rows of a form.
+fn read_rows(form: &Form) -> Vec<RelationRow> {
+    form.rows("relation")
+        .into_iter()
+        .map(|number| RelationRow {
+            number,
+            field: form.text(&format!("relation-{number}-field")).to_owned(),
+            targets: form.text(&format!("relation-{number}-targets")).to_owned(),
+            errors: Errors::default(),
+        })
+        .collect()
 }
 
 /// Notes in each row what is wrong with it.

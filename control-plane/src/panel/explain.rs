@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::Value;
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -40,10 +41,12 @@ const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let form = Form::default();
-    page(&app, visitor, &form, asked.text("key").to_owned(), Errors::default(), None).await
+    let form = draft.unwrap_or_default();
+    let key = form.filled("key").unwrap_or_else(|| asked.text("key").to_owned());
+    page(&app, visitor, &form, key, Errors::default(), None).await
 }
 
 /// Shows what would become of the request.

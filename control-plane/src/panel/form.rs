@@ -58,6 +58,16 @@ impl Form {
         self.all(name).next().is_some()
     }
 
+    /// Returns the form without some fields.
+    pub(crate) fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| !is_left_out(name)).cloned().collect())
+    }
+
+    /// Returns about how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        self.0.iter().map(|(name, value)| FIELD_BYTES + name.len() + value.len()).sum()
+    }
+
     /// Returns what differs whenever a field does, or where the form is sent to.
     pub(crate) fn fingerprint(&self, path: &str) -> KeyHash {
         KeyHash::of(format!("{path} {:?}", self.0).as_bytes())
@@ -105,6 +115,9 @@ impl Reshape {
         }
     }
 }
+
+/// What a field takes beside its texts.
+const FIELD_BYTES: usize = size_of::<(String, String)>();
 
 /// A key with the most rules that it can have, each with all actions, has fewer.
 const MAX_FIELDS: usize = 6_000;

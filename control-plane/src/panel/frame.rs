@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
 
+use super::drafts;
 use super::form::Form;
 use super::markup::{self, Markup};
 use crate::error::ApiError;
@@ -28,13 +29,15 @@ pub(crate) struct Frame {
 impl Frame {
     /// Returns the frame of a page.
     pub(crate) fn new(visitor: Visitor, tab: &'static str, title: impl Into<String>) -> Self {
-        Self { title: title.into(), visitor, tab, done: None, since: None }
+        let done = visitor.has_draft.then_some(RESTORED);
+        Self { title: title.into(), visitor, tab, done, since: None }
     }
 
     /// Says what was just done, as the query tells.
     pub(crate) fn after(mut self, asked: &Form) -> Self {
         let done = asked.text("done");
-        self.done = DONE.iter().find(|(name, _)| *name == done).map(|(_, text)| *text);
+        let done = DONE.iter().find(|(name, _)| *name == done).map(|(_, text)| *text);
+        self.done = self.done.or(done);
         self.since = asked.text("since").parse().ok();
         self
     }
@@ -61,12 +64,16 @@ impl Frame {
 
     /// Returns what each form begins with.
     pub(crate) fn form(&self) -> Markup {
-        markup::form(&self.visitor.csrf, true)
+        markup::form(&self.visitor.csrf, &self.form_id(), true)
     }
 
     /// Returns what a form begins with that ends something for good: the return key does not send it.
     pub(crate) fn danger_form(&self) -> Markup {
-        markup::form(&self.visitor.csrf, false)
+        markup::form(&self.visitor.csrf, &self.form_id(), false)
+    }
+
+    fn form_id(&self) -> String {
+        drafts::form_id(&self.visitor.csrf, &self.visitor.person.id)
     }
 }
 
@@ -126,6 +133,10 @@ const SECURITY: [(HeaderName, &str); 5] = [
     (header::X_FRAME_OPTIONS, "DENY"),
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
+
+/// What a page says that shows a form as it was before the session ended.
+const RESTORED: &str = "You were signed out before this form was sent. What you had filled in is here \
+                        again; nothing of it is saved yet.";
 
 /// What a page says after something was done, by the name that stands in its query.
 const DONE: [(&str, &str); 23] = [

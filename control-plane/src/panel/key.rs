@@ -6,6 +6,7 @@ use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
 use latchkey_protocol::Right;
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -67,11 +68,12 @@ pub(super) async fn show(
     visitor: Visitor,
     method: Method,
     Path((_, id)): Path<(String, String)>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let key = find(&app, &visitor, &id).await?;
     let choices = choices(&app, visitor.account()?).await?;
-    let form = KeyForm::of(&key, choices);
+    let form = KeyForm::draft_or(draft.as_ref(), choices, |choices| KeyForm::of(&key, choices));
     // Who asks for the headers only does not see it.
     let is_shown = method == Method::GET;
     let at = Shelved(path(&key));

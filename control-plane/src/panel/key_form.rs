@@ -181,6 +181,18 @@ impl KeyForm {
         }
     }
 
+    /// Returns what was filled in before the session ended, or else what there is.
+    pub(super) fn draft_or(
+        draft: Option<&Form>,
+        choices: Choices,
+        other: impl FnOnce(Choices) -> Self,
+    ) -> Self {
+        match draft {
+            Some(form) => Self { is_changed: true, ..Self::read(form, choices) },
+            None => other(choices),
+        }
+    }
+
     /// Does what a button within the form asks for without saving: a row more or less. Reports whether
     /// one did.
     pub(super) fn was_reshaped(&mut self, form: &Form) -> bool {

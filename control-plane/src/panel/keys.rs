@@ -8,6 +8,7 @@ use axum::response::{IntoResponse, Redirect, Response};
 use latchkey_protocol::{KeyHash, KeyKind, PlainToken};
 use rusqlite::Connection;
 
+use super::drafts::Draft;
 use super::failure::{Failure, form_errors};
 use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
@@ -190,9 +191,14 @@ struct NewKeyPage {
 }
 
 /// Shows the form of a new key.
-pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
+pub(super) async fn new(
+    State(app): State<App>,
+    visitor: Visitor,
+    Draft(draft): Draft,
+) -> Result<Response, Failure> {
     let choices = choices(&app, visitor.account()?).await?;
-    form_page(&app, visitor, KeyForm::blank(choices)).await
+    let form = KeyForm::draft_or(draft.as_ref(), choices, KeyForm::blank);
+    form_page(&app, visitor, form).await
 }
 
 /// Makes a key.

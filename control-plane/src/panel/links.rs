@@ -234,7 +234,7 @@ async fn page(app: &App, link: &Link, form: &Form, errors: Errors) -> Result<Res
     let is_refused = !errors.is_empty();
     Ok(frame::form_page(
         &LinkPage {
-            form: markup::form("", true),
+            form: markup::form("", &token::new_id(""), true),
             title: title.to_owned(),
             purpose,
             fixed_email,

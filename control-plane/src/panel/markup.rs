@@ -12,7 +12,6 @@ use latchkey_protocol::right::EVERY;
 use super::once;
 use crate::store::KeyState;
 use crate::time::Time;
-use crate::token;
 
 /// HTML as it stands: nothing of it comes from outside unescaped.
 #[derive(Debug)]
@@ -36,9 +35,8 @@ impl HtmlSafe for Markup {}
 /// Returns what a form begins with: what shows that it came from the session's own page, an id by which it
 /// is taken once, and the button that the return key presses in text fields, which would be the first one
 /// of the form otherwise, whatever that does. If the key is to do nothing, the button is disabled.
-pub(crate) fn form(csrf: &str, is_sent_by_return: bool) -> Markup {
+pub(crate) fn form(csrf: &str, id: &str, is_sent_by_return: bool) -> Markup {
     let (disabled, name) = (if is_sent_by_return { "" } else { " disabled" }, once::FIELD);
-    let id = token::new_id("");
     Markup(format!(
         r#"<div class="form-head visually-hidden" aria-hidden="true"><button tabindex="-1"{disabled}></button><input type="hidden" name="csrf" value="{csrf}"><input type="hidden" name="{name}" value="{id}"></div>"#
     ))

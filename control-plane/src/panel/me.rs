@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -31,9 +32,11 @@ struct MePage {
 pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let name = visitor.person.name.clone();
+    let draft = draft.map(|form| form.text("name").to_owned());
+    let name = draft.unwrap_or_else(|| visitor.person.name.clone());
     page(&app, visitor, name, Errors::default(), &asked).await
 }
 

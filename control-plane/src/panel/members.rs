@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::Method;
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -39,11 +40,16 @@ pub(super) async fn list(
     visitor: Visitor,
     method: Method,
     Path(account): Path<String>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let nobody = (String::new(), Role::Developer);
+    let (email, role) = match &draft {
+        Some(form) => (form.text("email"), Role::named(form.text("role"))),
+        None => ("", None),
+    };
+    let filled = (email.to_owned(), role.unwrap_or(Role::Developer));
     let link = shown(&app, &visitor, &method, format!("/accounts/{account}/members"));
-    page(&app, visitor, nobody, Errors::default(), link, &asked).await
+    page(&app, visitor, filled, Errors::default(), link, &asked).await
 }
 
 /// Makes an invitation and goes on to its link, which is shown once.

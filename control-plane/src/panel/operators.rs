@@ -5,6 +5,7 @@ use axum::extract::{Path, State};
 use axum::http::Method;
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -38,10 +39,13 @@ pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
     method: Method,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let link = shown(&app, &visitor, &method, PATH.to_owned());
-    page(&app, visitor, Default::default(), Errors::default(), link, &asked).await
+    let filled =
+        draft.map(|form| (form.text("email").to_owned(), form.text("person_email").to_owned()));
+    page(&app, visitor, filled.unwrap_or_default(), Errors::default(), link, &asked).await
 }
 
 /// Makes an invitation and goes on to its link, which is shown once.

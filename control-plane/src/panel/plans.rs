@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
@@ -51,7 +52,11 @@ struct PlanPage {
 }
 
 /// Shows the form of a new plan.
-pub(super) async fn new(visitor: Visitor) -> Result<Response, Failure> {
+pub(super) async fn new(visitor: Visitor, Draft(draft): Draft) -> Result<Response, Failure> {
+    if let Some(form) = draft {
+        let id = form.text("id").to_owned();
+        return Ok(frame::html(&filled_in(visitor, None, id, &form)));
+    }
     Ok(frame::html(&PlanPage {
         frame: Frame::new(visitor, "plans", "New plan"),
         path: None,
@@ -82,9 +87,13 @@ pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
     Path(id): Path<String>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let plan = app.store.read(move |db| plans::get(db, &id)).await?;
+    if let Some(form) = draft {
+        return Ok(frame::html(&filled_in(visitor, Some(&plan), plan.id.clone(), &form)));
+    }
     let limits = plan.limits.iter().enumerate().map(|(number, limit)| LimitRow::of(number, limit));
     Ok(frame::html(&PlanPage {
         frame: Frame::new(visitor, "plans", plan.name.clone()).after(&asked),
@@ -129,19 +138,7 @@ async fn put(
     is_taken: bool,
     form: &Form,
 ) -> Result<Response, Failure> {
-    let path = before.as_ref().map(|before| path(&before.id));
-    let title = if path.is_some() { id.as_str() } else { "New plan" };
-    let mut page = PlanPage {
-        frame: Frame::new(visitor, "plans", title),
-        path,
-        name: form.text("name").to_owned(),
-        max_user_keys: form.text("max_user_keys").to_owned(),
-        limits: limit_rows::read(form),
-        drops: String::new(),
-        errors: Errors::default(),
-        is_changed: true,
-        id,
-    };
+    let mut page = filled_in(visitor, before.as_ref(), id, form);
     if let Some(reshape) = form.reshapes("limit") {
         reshape.apply(&mut page.limits, |row| row.number, LimitRow::blank);
         return Ok(frame::html(&page));
@@ -164,7 +161,7 @@ async fn put(
     let plan = Plan { id: page.id.clone(), name: page.name.clone(), limits, max_user_keys };
     match define_with(app, page.frame.visitor.origin(), plan, fields).await {
         Ok((_, plan)) => {
-            let to = format!("{}?done=plan-saved", self::path(&plan.id));
+            let to = format!("{}?done=plan-saved", path(&plan.id));
             Ok(Redirect::to(&to).into_response())
         }
         Err(error) => {
@@ -172,6 +169,23 @@ async fn put(
             limit_rows::put_errors(&mut page.limits, &page.errors);
             Ok(frame::form_page(&page, true))
         }
+    }
+}
+
+/// Returns the page of a plan with what was filled in.
+fn filled_in(visitor: Visitor, before: Option<&Plan>, id: String, form: &Form) -> PlanPage {
+    let path = before.map(|before| path(&before.id));
+    let title = if path.is_some() { id.as_str() } else { "New plan" };
+    PlanPage {
+        frame: Frame::new(visitor, "plans", title),
+        path,
+        name: form.text("name").to_owned(),
+        max_user_keys: form.text("max_user_keys").to_owned(),
+        limits: limit_rows::read(form),
+        drops: String::new(),
+        errors: Errors::default(),
+        is_changed: true,
+        id,
     }
 }
 

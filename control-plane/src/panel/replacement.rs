@@ -6,6 +6,7 @@ use axum::response::Response;
 use latchkey_protocol::{KeyKind, Window};
 
 use super::chart::{Chart, Value};
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -66,10 +67,12 @@ pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
     Path((_, id)): Path<(String, String)>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let old = replaceable(&app, &visitor, &id).await?;
-    let name = format!("{} ({})", old.name, Time::now().to_day());
+    let draft = draft.map(|form| form.text("name").to_owned());
+    let name = draft.unwrap_or_else(|| format!("{} ({})", old.name, Time::now().to_day()));
     page(&app, visitor, old, name, Errors::default(), &asked).await
 }
 

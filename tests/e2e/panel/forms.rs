@@ -3,7 +3,7 @@
 use latchkey_tests::wait;
 use serde_json::{Value, json};
 
-use super::Panel;
+use super::{OPERATOR, PASSWORD, Panel};
 
 /// Makes a key with two rules and a limit, and returns its id.
 async fn make_key(panel: &Panel) -> String {
@@ -213,5 +213,66 @@ async fn former_token_works_a_day_longer_unless_it_is_ended() {
     browser.wait_for("The plan was saved.").await.unwrap();
     let now = control_plane.call("GET", "/plans/growth", &Value::Null).await.unwrap();
     assert_eq!(now["limits"], json!([]));
+    panel.browser.quit().await.unwrap();
+}
+
+/// Saving after a session had ended used to lead to the start, and what was typed was lost.
+#[tokio::test]
+async fn session_that_ended_loses_no_form() {
+    let panel = Panel::start().await;
+    panel.make_account().await;
+    let browser = &panel.browser;
+    for has_scripts in [true, false] {
+        browser.allow_scripts(has_scripts).await.unwrap();
+        let name = format!("Late {has_scripts}");
+        panel.open("/accounts/acme/keys/new").await;
+        browser.fill("Name", &name).await.unwrap();
+        browser.fill("Note", "Written for an hour").await.unwrap();
+        browser.choose("Content type", 0, "blogposts").await.unwrap();
+        browser.tick("READ", 0).await.unwrap();
+        end_sessions(&panel);
+        browser.click("Make the key").await.unwrap();
+        browser.wait_for("Your session had ended.").await.unwrap();
+        browser.fill("E-mail", OPERATOR).await.unwrap();
+        browser.fill("Password", PASSWORD).await.unwrap();
+        browser.click("Sign in").await.unwrap();
+        browser.wait_for("You were signed out before this form was sent.").await.unwrap();
+        assert_eq!(count(&panel, &name).await, 0, "nothing is carried out by itself");
+        browser.click("Make the key").await.unwrap();
+        browser.wait_for("It is shown this once.").await.unwrap();
+        assert_eq!(count(&panel, &name).await, 1);
+        let note = "return document.getElementById('note').value";
+        assert_eq!(browser.run(note, vec![]).await.unwrap(), "Written for an hour");
+    }
+    panel.browser.quit().await.unwrap();
+}
+
+/// Makes all sessions as old as those that have ended.
+fn end_sessions(panel: &Panel) {
+    let store = rusqlite::Connection::open(panel.stack.control_plane.data.join("latchkey.db"));
+    store.unwrap().execute("UPDATE sessions SET seen_at_ms = 1", []).unwrap();
+}
+
+/// Everything that is wrong used to be said in rounds, and the focus was nowhere.
+#[tokio::test]
+async fn first_field_in_error_has_the_focus() {
+    let panel = Panel::start().await;
+    panel.make_account().await;
+    let browser = &panel.browser;
+    for has_scripts in [true, false] {
+        browser.allow_scripts(has_scripts).await.unwrap();
+        panel.open("/accounts/acme/new-content-type").await;
+        browser.fill("Name", "pages").await.unwrap();
+        browser.click("Add relation").await.unwrap();
+        browser.fill("Field", "no field").await.unwrap();
+        browser.click("Save").await.unwrap();
+        browser.wait_for("Expected at least one resource").await.unwrap();
+        let seen = browser.text().await.unwrap();
+        assert!(seen.contains("Expected the name of a field"), "{seen}");
+        let focused =
+            "const e = document.activeElement; return [e.id, e.getAttribute('aria-describedby')]";
+        let expected = json!(["relation-0-field", "relation-0-field-error"]);
+        assert_eq!(browser.run(focused, vec![]).await.unwrap(), expected);
+    }
     panel.browser.quit().await.unwrap();
 }

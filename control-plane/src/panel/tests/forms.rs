@@ -1,10 +1,11 @@
 //! Forms: each is taken once, and the return key does nothing that its own button would not.
 
-use axum::http::{Method, StatusCode};
+use axum::http::{Method, StatusCode, header};
 
-use super::{Who, World, csrf, origin, routes};
+use super::{Who, World, csrf, origin, routes, secret, sign_in};
+use crate::panel::drafts::page_of;
 use crate::session::Needs;
-use crate::store::{AccountPatch, Page, Role, accounts, keys};
+use crate::store::{AccountPatch, Page, Role, accounts, keys, sessions};
 use crate::time::Time;
 
 const OWNER: Who = Who::Member(Role::Owner);
@@ -184,5 +185,90 @@ async fn all_errors_of_a_form_are_said_at_once_and_beside_their_fields() {
         assert_eq!(page.matches(" autofocus").count(), 1, "{path}");
         let (before, _) = page.split_once(" autofocus").unwrap();
         assert_eq!(before.matches("aria-invalid").count(), 1, "{path}");
+    }
+}
+
+/// Saving after a session had ended used to lead to the start, and what was typed was lost.
+#[tokio::test]
+async fn form_of_a_session_that_ended_is_there_again_for_its_person() {
+    let world = World::new().await;
+    let path = "/accounts/acme/keys/new";
+    let id = |page: &str| {
+        let (_, rest) = page.split_once("name=\"form_id\" value=\"").unwrap();
+        rest.split('"').next().unwrap().to_owned()
+    };
+    let page = world.page(path, OWNER).await;
+    let fields = "name=Half+done&note=%3Cb%3E&rule-0-resource=posts&rule-0-action=read";
+    let form = format!("{}&form_id={}&{fields}", csrf(OWNER), id(&page));
+    let end = async |who: Who| {
+        let hash = latchkey_protocol::KeyHash::of(secret(who).as_bytes());
+        world.app.store.write(move |db| sessions::end(db, &hash)).await.unwrap();
+    };
+    let send = async |form: &str| {
+        let (answer, _) = world.exchange(&Method::POST, path, OWNER, form, &[]).await;
+        let header = |name| answer.headers.get(name).map(|v| v.to_str().unwrap().to_owned());
+        (header(header::LOCATION).unwrap(), header(header::SET_COOKIE))
+    };
+    end(OWNER).await;
+    let (to, cookie) = send(&form).await;
+    assert_eq!(to, "/sign-in?next=%2Faccounts%2Facme%2Fkeys%2Fnew&kept=1");
+    let cookie = cookie.unwrap();
+    assert!(cookie.starts_with("latchkey_draft=") && cookie.contains("HttpOnly"), "{cookie}");
+    let cookie = cookie.split(';').next().unwrap();
+    let shows = async |page: &str, who: Who| {
+        let headers = [("cookie", cookie)];
+        world.send(&Method::GET, page, who, "", &headers).await.2.contains("Half done")
+    };
+
+    sign_in(&world.app, OWNER).await;
+    assert!(!shows(path, Who::Operator).await, "it is another person's");
+    assert!(!shows("/accounts/acme/new-content-type", OWNER).await, "it is another page's");
+    let headers = [("cookie", cookie)];
+    let (_, _, page) = world.send(&Method::GET, path, OWNER, "", &headers).await;
+    for text in ["Half done", "&#60;b&#62;", "value=\"posts\" selected", "You were signed out"] {
+        assert!(page.contains(text), "{text}: {page}");
+    }
+    assert!(!shows(path, OWNER).await, "it is shown once");
+    assert_eq!(world.made().await, Vec::<String>::new(), "nothing is carried out");
+    let fields = format!("form_id={}&{fields}", id(&page));
+    assert_eq!(world.post(path, OWNER, &fields).await.0, StatusCode::SEE_OTHER);
+    assert_eq!(world.made().await, ["Half done"]);
+
+    // Without an id nobody knows whose it is.
+    end(OWNER).await;
+    let (to, cookie) = send(&format!("{}&name=x", csrf(OWNER))).await;
+    assert_eq!((to.as_str(), cookie), ("/sign-in?next=%2Faccounts%2Facme%2Fkeys%2Fnew", None));
+}
+
+/// After signing in again in another window the first window's form is of a session before.
+#[tokio::test]
+async fn form_of_a_session_before_is_there_again() {
+    let world = World::new().await;
+    let path = "/accounts/acme/new-content-type";
+    let id = crate::panel::drafts::form_id("before", "person_owner");
+    let form = format!("before&form_id={id}&name=pages");
+    let (answer, _) = world.exchange(&Method::POST, path, OWNER, &form, &[]).await;
+    assert_eq!(answer.headers[header::LOCATION], path);
+    let cookie = answer.headers[header::SET_COOKIE].to_str().unwrap();
+    let headers = [("cookie", cookie.split(';').next().unwrap())];
+    let page = world.send(&Method::GET, path, OWNER, "", &headers).await.2;
+    assert!(page.contains("value=\"pages\""), "{page}");
+    // Not for another person.
+    let (answer, _) = world.exchange(&Method::POST, path, Who::Operator, &form, &[]).await;
+    assert_eq!(answer.status, StatusCode::FORBIDDEN);
+}
+
+#[tokio::test]
+async fn each_form_has_a_page_to_return_to() {
+    let world = World::new().await;
+    let is_of = |method: Method| move |route: &super::Route| route.method == method;
+    let pages: Vec<String> = routes()
+        .into_iter()
+        .filter(is_of(Method::GET))
+        .map(|route| world.path(&route, "acme"))
+        .collect();
+    for route in routes().into_iter().filter(is_of(Method::POST)) {
+        let page = page_of(&world.path(&route, "acme"));
+        assert!(pages.contains(&page), "{}: {page}", route.path);
     }
 }
