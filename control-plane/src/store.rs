@@ -266,10 +266,11 @@ pub(crate) const OWN_NAME: &str = "latchkey";
 const FILE_NAME: &str = "latchkey.db";
 
 /// In the order in which they are applied; never edited, only added to.
-const MIGRATIONS: [&str; 5] = [
+const MIGRATIONS: [&str; 6] = [
     include_str!("../migrations/0001_records.sql"),
     include_str!("../migrations/0002_usage.sql"),
     include_str!("../migrations/0003_reach.sql"),
     include_str!("../migrations/0004_panel.sql"),
     include_str!("../migrations/0005_usable_tokens.sql"),
+    include_str!("../migrations/0007_former_tokens.sql"),
 ];

@@ -34,8 +34,8 @@ struct KeyPage {
     shown: Option<Shown>,
     /// Rights that no call took since a moment.
     unused: Option<(Time, Vec<Right>)>,
-    /// Whether the token before is still used, as far as is known.
-    former_use: &'static str,
+    /// When the token before was last used since there is another, as far as proxies have told.
+    former_used_at: Option<Time>,
     /// The key that it was made to replace.
     replaces: Option<Key>,
     /// Keys that were made to replace it.
@@ -224,13 +224,15 @@ async fn page(
     let account = visitor.account()?.clone();
     let unused = unused_rights(app, &account, &key).await?;
     let (id, replaced, now) = (key.id.clone(), key.replaces.clone(), Time::now());
-    let (facts, replaces, replacements) = app
+    let (facts, replaces, replacements, former_used_at) = app
         .store
         .read(move |db| {
             let facts = Facts::of(db, &account, now)?;
             let replaces =
                 replaced.and_then(|id| keys::get(db, &account.id, &id, now.as_ms()).ok());
-            Ok((facts, replaces, keys::replacements(db, &account.id, &id, now.as_ms())?))
+            let replacements = keys::replacements(db, &account.id, &id, now.as_ms())?;
+            let former_used_at = keys::former_last_used(db, &id, now.as_ms())?;
+            Ok((facts, replaces, replacements, former_used_at))
         })
         .await?;
     let card = facts.card(key);
@@ -243,7 +245,7 @@ async fn page(
         form,
         shown,
         unused,
-        former_use: "Last used tells of both tokens together.",
+        former_used_at,
         replaces,
         replacements,
     };

@@ -14,8 +14,8 @@ use crate::time::Time;
 
 pub(super) use find::read_kind;
 pub(crate) use find::{
-    KeyFilter, all, application, by_hash, count, get, list, replacements, rules_since, sealed,
-    user_defined,
+    KeyFilter, all, application, by_hash, count, former_last_used, get, list, replacements,
+    rules_since, sealed, user_defined,
 };
 
 /// A key, as the API shows it.

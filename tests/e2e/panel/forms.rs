@@ -87,13 +87,13 @@ async fn stored(panel: &Panel, paths: &[&str]) -> Vec<Value> {
 
 /// Returns the number of rows of the page's form; nothing if it has no rows at all.
 async fn rows(panel: &Panel) -> Value {
-    let is_there = wait::until("the page", wait::LONG, async || {
-        let state = "return document.readyState === 'complete'";
-        (panel.browser.run(state, vec![]).await.ok()? == true).then_some(())
+    let rows = "return document.readyState === 'complete' && [document.querySelector('[data-rows]') \
+                && document.querySelectorAll('[data-row]').length]";
+    let rows = wait::until("the page", wait::LONG, async || {
+        let rows = panel.browser.run(rows, vec![]).await.ok()?;
+        rows.get(0).cloned()
     });
-    is_there.await.unwrap();
-    let rows = "return document.querySelector('[data-rows]') && document.querySelectorAll('[data-row]').length";
-    panel.browser.run(rows, vec![]).await.unwrap()
+    rows.await.unwrap()
 }
 
 /// A second click used to make a second key, whose token nobody saw.
@@ -184,6 +184,12 @@ async fn former_token_works_a_day_longer_unless_it_is_ended() {
     let seconds = until.duration_since(jiff::Timestamp::now()).as_secs();
     assert!((86_300..=86_400).contains(&seconds), "{seconds}");
 
+    // One sees whether the token before is still used.
+    let is_told = wait::until("the use of the token before", wait::LONG, async || {
+        panel.open(&at).await;
+        browser.text().await.ok().filter(|seen| seen.contains("It was last used"))
+    });
+    is_told.await.unwrap();
     browser.click("End it now").await.unwrap();
     browser.click("End the token before").await.unwrap();
     browser.wait_for("The token before has ended.").await.unwrap();
@@ -264,6 +270,7 @@ async fn first_field_in_error_has_the_focus() {
         panel.open("/accounts/acme/new-content-type").await;
         browser.fill("Name", "pages").await.unwrap();
         browser.click("Add relation").await.unwrap();
+        browser.wait_for("Points at").await.unwrap();
         browser.fill("Field", "no field").await.unwrap();
         browser.click("Save").await.unwrap();
         browser.wait_for("Expected at least one resource").await.unwrap();

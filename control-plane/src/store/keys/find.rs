@@ -107,6 +107,19 @@ pub(crate) fn sealed(
     Ok(ids.collect::<Result<_, _>>()?)
 }
 
+/// Returns when one of the tokens that a key had before was last used in its grace, if proxies have told of
+/// that.
+pub(crate) fn former_last_used(
+    connection: &Connection,
+    key: &str,
+    now_ms: i64,
+) -> Result<Option<Time>, StoreError> {
+    let sql = "SELECT max(last_used_at_ms) FROM tokens WHERE key = ?1 AND grace_ends_at_ms > ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let at_ms: Option<i64> = statement.query_row(params![key, now_ms], |row| row.get(0))?;
+    Ok(at_ms.map(Time::from_ms))
+}
+
 /// Returns how many user defined keys of an account count against its plan.
 pub(crate) fn count(connection: &Connection, account: &str) -> Result<u32, StoreError> {
     Ok(connection.query_row(
