@@ -16,12 +16,22 @@ pub(super) struct Reports {
     /// Leases that are closed, or go on.
     pub(super) leases: Vec<LeaseReport>,
     credits: BTreeMap<(Subject, u64), u64>,
-    /// By account, key, hour, and end of the token.
-    usage: BTreeMap<(Arc<str>, Arc<str>, u64, Option<NonZeroU64>), KeyUsage>,
+    usage: BTreeMap<Use, KeyUsage>,
     /// Number of rights in `usage`.
     rights: usize,
     /// Local time at which it is due.
     due_at_ms: Option<u64>,
+}
+
+/// What is reported of calls in one sum.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Use {
+    account: Arc<str>,
+    key: Arc<str>,
+    /// Number of the hour since the epoch.
+    hour: u64,
+    /// When the token ends with which they were made.
+    token_ends_at_ms: Option<NonZeroU64>,
 }
 
 impl Reports {
@@ -55,7 +65,12 @@ impl Reports {
     /// Counts a call for the key with which it was made, and notes the rights that it took.
     pub(super) fn add_use(&mut self, holder: &Holder, exercised: &BTreeSet<Right>, at_ms: u64) {
         let Holder { account, key, token_ends_at_ms } = holder;
-        let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS, *token_ends_at_ms);
+        let entry = Use {
+            account: Arc::clone(account),
+            key: Arc::clone(key),
+            hour: at_ms / HOUR_MS,
+            token_ends_at_ms: *token_ends_at_ms,
+        };
         if self.usage.len() >= MAX_REMEMBERED && !self.usage.contains_key(&entry) {
             return;
         }
