@@ -410,6 +410,10 @@ async fn token_that_is_kept_can_be_shown_again() {
     let token = panel.token().await;
     panel.wait_for_status(&token, "/api/v1/content/blogposts", 200).await;
 
+    // The form does not say otherwise.
+    panel.open("/accounts/acme/keys/new").await;
+    browser.wait_for("It is kept encrypted, and can be shown and copied again.").await.unwrap();
+
     // From the list, without leaving it.
     panel.open("/accounts/acme/keys?search=Website").await;
     browser.click("Copy").await.unwrap();

@@ -139,7 +139,7 @@ const RESTORED: &str = "You were signed out before this form was sent. What you 
                         again; nothing of it is saved yet.";
 
 /// What a page says after something was done, by the name that stands in its query.
-const DONE: [(&str, &str); 23] = [
+const DONE: [(&str, &str); 22] = [
     ("account-created", "The account is there."),
     ("account-deleted", "The account was removed. Its audit log stays."),
     ("account-saved", "The account was saved."),
@@ -150,7 +150,6 @@ const DONE: [(&str, &str); 23] = [
     ("key-revoked", "The key was removed. Its record stays in the audit log."),
     ("key-saved", "The key was saved."),
     ("key-suspended", "The key is suspended. Nothing passes with it until you resume it."),
-    ("link-made", "The link was made."),
     ("member-removed", "The member was removed."),
     ("member-saved", "The role was changed."),
     ("operator-removed", "The operator was removed."),

@@ -253,7 +253,7 @@ pub(super) fn hand_over(
 ) -> Response {
     let page = Shelved(path(key));
     let secret = Secret { text: token.reveal().to_owned(), whose: String::new() };
-    app.panel.shelf.put(visitor.session, &page, secret);
+    app.panel.shelf.put(visitor.session, &page, secret, 1);
     let mut response = go_on(app, key, done);
     response.extensions_mut().insert(page);
     response

@@ -1,6 +1,7 @@
 //! Members of an account.
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
 use axum::http::Method;
 use axum::response::{IntoResponse, Redirect, Response};
@@ -52,7 +53,7 @@ pub(super) async fn list(
     page(&app, visitor, filled, Errors::default(), link, &asked).await
 }
 
-/// Makes an invitation and goes on to its link, which is shown once.
+/// Makes an invitation and shows its link once.
 pub(super) async fn invite(
     State(app): State<App>,
     visitor: Visitor,
@@ -64,8 +65,13 @@ pub(super) async fn invite(
         Purpose::Member { account: visitor.account()?.id.clone(), role, email: email.clone() };
     match invitations::make(&app, visitor.origin(), purpose).await {
         Ok(NewLink { url, .. }) => {
-            let to = format!("/accounts/{}/members", visitor.account()?.id);
-            Ok(hand_over(&app, &visitor, to, Secret { text: url, whose: email }))
+            let at = format!("/accounts/{}/members", visitor.account()?.id);
+            let link = Secret { text: url, whose: email };
+            let again = lay_aside(&app, &visitor, at, &link);
+            let filled = (String::new(), role);
+            let (errors, asked) = (Errors::default(), Form::default());
+            Ok((again, page(&app, visitor, filled, errors, Some(link), &asked).await?)
+                .into_response())
         }
         Err(error) => {
             page(&app, visitor, (email, role), form_errors(error)?, None, &Form::default()).await
@@ -106,13 +112,16 @@ pub(super) async fn remove(
     Ok(Redirect::to(&to).into_response())
 }
 
-/// Lays a link aside for the one who made it, and goes on to the page that shows it once.
-pub(super) fn hand_over(app: &App, visitor: &Visitor, page: String, link: Secret) -> Response {
-    let mut response = Redirect::to(&format!("{page}?done=link-made")).into_response();
+/// Lays a link aside for the one who made it, who sees it once more where the form is sent again.
+pub(super) fn lay_aside(
+    app: &App,
+    visitor: &Visitor,
+    page: String,
+    link: &Secret,
+) -> Extension<Shelved> {
     let page = Shelved(page);
-    app.panel.shelf.put(visitor.session, &page, link);
-    response.extensions_mut().insert(page);
-    response
+    app.panel.shelf.put(visitor.session, &page, link.clone(), 0);
+    Extension(page)
 }
 
 /// Returns the link that a page is to show; who asks for the headers only does not see it.

@@ -150,16 +150,18 @@ fn answer(app: &App, slot: Option<&Answer>, sent: &Sent, was_busy: bool) -> Opti
 impl Answer {
     /// Returns what is to be noted of an answer; none if the form was not taken.
     fn of(response: &Response, content: KeyHash) -> Option<Self> {
-        if !response.status().is_redirection() {
-            return None;
-        }
         let headers = response.headers();
-        Some(Self {
-            content,
-            location: headers.get(header::LOCATION)?.to_str().ok()?.to_owned(),
-            cookies: headers.get_all(header::SET_COOKIE).iter().cloned().collect(),
-            shelved: response.extensions().get().cloned(),
-        })
+        let shelved: Option<Shelved> = response.extensions().get().cloned();
+        let location = match &shelved {
+            // The page that shows once more what the answer showed.
+            Some(Shelved(page)) if response.status().is_success() => page.clone(),
+            _ if response.status().is_redirection() => {
+                headers.get(header::LOCATION)?.to_str().ok()?.to_owned()
+            }
+            _ => return None,
+        };
+        let cookies = headers.get_all(header::SET_COOKIE).iter().cloned().collect();
+        Some(Self { content, location, cookies, shelved })
     }
 }
 

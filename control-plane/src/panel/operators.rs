@@ -10,7 +10,7 @@ use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::markup;
-use super::members::{hand_over, shown};
+use super::members::{lay_aside, shown};
 use super::shelf::Secret;
 use crate::api::links::{self as invitations, NewLink};
 use crate::app::App;
@@ -48,7 +48,7 @@ pub(super) async fn list(
     page(&app, visitor, filled.unwrap_or_default(), Errors::default(), link, &asked).await
 }
 
-/// Makes an invitation and goes on to its link, which is shown once.
+/// Makes an invitation and shows its link once.
 pub(super) async fn invite(
     State(app): State<App>,
     visitor: Visitor,
@@ -108,7 +108,10 @@ async fn show_link(
     match made {
         Ok(NewLink { url, .. }) => {
             let link = Secret { text: url, whose: email };
-            Ok(hand_over(app, &visitor, PATH.to_owned(), link))
+            let again = lay_aside(app, &visitor, PATH.to_owned(), &link);
+            let (filled, asked) = (Default::default(), Form::default());
+            let page = page(app, visitor, filled, Errors::default(), Some(link), &asked).await?;
+            Ok((again, page).into_response())
         }
         Err(error) => {
             let filled = (email, String::new());

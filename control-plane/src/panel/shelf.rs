@@ -11,8 +11,8 @@ use latchkey_protocol::KeyHash;
 #[derive(Default)]
 pub(crate) struct Shelf(Mutex<HashMap<(KeyHash, Shelved), Laid>>);
 
-/// Where on the shelf something lies: the path of the page that shows it. Stands in the extensions of the
-/// answer that leads there.
+/// Where on the shelf something lies: the path of the page that shows it. Stands in the extensions of an
+/// answer that leads there, or has shown it already.
 #[derive(Clone, Debug, PartialEq, Eq, Hash)]
 pub(crate) struct Shelved(pub(crate) String);
 
@@ -25,14 +25,14 @@ pub(crate) struct Secret {
 
 struct Laid {
     secret: Secret,
-    /// How often it can still be shown: once for each answer that led there.
+    /// How often it can still be shown: once for each answer that led to its page.
     showings: usize,
     since: Instant,
 }
 
 impl Shelf {
-    /// Lays a secret aside, to be shown once.
-    pub(super) fn put(&self, session: KeyHash, page: &Shelved, secret: Secret) {
+    /// Lays a secret aside, to be shown so many times.
+    pub(super) fn put(&self, session: KeyHash, page: &Shelved, secret: Secret, showings: usize) {
         let mut shelf = self.laid();
         shelf.retain(|_, laid| laid.since.elapsed() < SHELF_TIME);
         if shelf.len() >= MAX_SECRETS
@@ -41,7 +41,7 @@ impl Shelf {
             let oldest = oldest.0.clone();
             shelf.remove(&oldest);
         }
-        let laid = Laid { secret, showings: 1, since: Instant::now() };
+        let laid = Laid { secret, showings, since: Instant::now() };
         shelf.insert((session, page.clone()), laid);
     }
 
@@ -100,7 +100,7 @@ mod tests {
         let (ada, bob) = (KeyHash::of(b"ada"), KeyHash::of(b"bob"));
         let page = Shelved("/accounts/acme/keys/key_1".to_owned());
         let secret = Secret { text: "ftq_1".to_owned(), whose: String::new() };
-        shelf.put(ada, &page, secret);
+        shelf.put(ada, &page, secret, 1);
         assert!(shelf.take(bob, &page).is_none(), "it is another session's");
         let take = || shelf.take(ada, &page).map(|secret| secret.text);
         assert_eq!(take().as_deref(), Some("ftq_1"));
@@ -116,7 +116,7 @@ mod tests {
         let shelf = Shelf::default();
         for number in 0..MAX_SECRETS + 5 {
             let secret = Secret { text: String::new(), whose: String::new() };
-            shelf.put(KeyHash::of(b"ada"), &Shelved(number.to_string()), secret);
+            shelf.put(KeyHash::of(b"ada"), &Shelved(number.to_string()), secret, 1);
         }
         assert_eq!(shelf.laid().len(), MAX_SECRETS);
     }

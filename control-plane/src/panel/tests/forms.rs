@@ -112,7 +112,6 @@ async fn form_is_answered_again_after_it_ended_its_own_ground() {
     let regenerate = format!("/accounts/acme/keys/{}/regenerate", world.key);
     for (path, who, fields) in [
         (regenerate.as_str(), OWNER, "form_id=1&grace_seconds=0"),
-        ("/accounts/acme/members", OWNER, "form_id=2&email=x@example.com&role=viewer"),
         ("/me/sign-out-everywhere", OWNER, "form_id=3"),
         ("/accounts/acme/delete", Who::Operator, "form_id=4&confirm=acme"),
         ("/sign-out", Who::Operator, "form_id=5"),
@@ -270,5 +269,97 @@ async fn each_form_has_a_page_to_return_to() {
     for route in routes().into_iter().filter(is_of(Method::POST)) {
         let page = page_of(&world.path(&route, "acme"));
         assert!(pages.contains(&page), "{}: {page}", route.path);
+    }
+}
+
+/// Signing out elsewhere, withdrawing a link and removing a replaced key used to take one click, and others
+/// did not say what they hit.
+#[tokio::test]
+async fn what_ends_something_for_good_asks_and_names_it() {
+    let world = World::new().await;
+    let replaced = world.key.clone();
+    let body = format!("name=Website+2&form_id=1&{}", csrf(OWNER));
+    let replace = format!("/accounts/acme/keys/{replaced}/replace");
+    world.post(&replace, OWNER, &body).await;
+    let regenerate = format!("/accounts/acme/keys/{replaced}/regenerate");
+    world.post(&regenerate, OWNER, "grace_seconds=86400").await;
+    let invite = world.post("/operators", Who::Operator, "email=new@example.com").await;
+    assert_eq!(invite.0, StatusCode::OK);
+    let named = [
+        ("regenerate", "Website"),
+        ("end-grace", "Website"),
+        ("revoke", "Website"),
+        ("delete", "acme"),
+        ("delete", "posts"),
+        ("delete", "growth"),
+        ("remove", "viewer@example.com"),
+        ("withdraw", "new@example.com"),
+        ("sign-out-everywhere", "operator@example.com"),
+    ];
+    let mut seen = Vec::new();
+    for route in routes().into_iter().filter(|route| route.method == Method::GET) {
+        let page = world.page(&world.path(&route, "acme"), Who::Operator).await;
+        let mut before = String::new();
+        for part in page.split("<form method=\"post\"") {
+            let form = part.split("</form>").next().unwrap();
+            let action = form.split('"').nth(1).unwrap_or_default();
+            let ending = action.rsplit('/').next().unwrap();
+            if let Some((ending, _)) = named.iter().find(|(name, _)| *name == ending) {
+                let is_in_details =
+                    before.matches("<details").count() > before.matches("</details").count();
+                assert!(is_in_details, "{}: {action} takes one click", route.path);
+                let (_, question) = form.split_once("<strong>").unwrap();
+                let question = question.split("</strong>").next().unwrap();
+                assert!(question.ends_with('?'), "{}: {question}", route.path);
+                seen.push((*ending, question.to_owned()));
+            }
+            before.push_str(part);
+        }
+    }
+    for (ending, name) in named {
+        let is_asked =
+            seen.iter().any(|(other, question)| *other == ending && question.contains(name));
+        assert!(is_asked, "{ending} of {name}: {seen:?}");
+    }
+}
+
+/// A link is shown in the answer to its form; where the form is sent again, its page shows the same one.
+#[tokio::test]
+async fn invitation_that_is_sent_again_has_the_same_link() {
+    let world = World::new().await;
+    let link = |page: &str| {
+        let (_, rest) = page.split_once("id=\"link\" class=\"secret\">")?;
+        rest.split('<').next().map(str::to_owned)
+    };
+    for (path, fields) in [
+        ("/accounts/acme/members", "form_id=1&email=x@example.com&role=viewer"),
+        ("/operators", "form_id=2&email=y@example.com"),
+        ("/operators/password-link", "form_id=3&person_email=owner@example.com"),
+    ] {
+        let who = Who::Operator;
+        let form = format!("{}&{fields}", csrf(who));
+        let (_, _, page) = world.send(&Method::POST, path, who, &form, &[]).await;
+        let first = link(&page).unwrap();
+        assert!(first.contains("/links/"), "{first}");
+        let (status, location) = world.post(path, who, fields).await;
+        assert_eq!(status, StatusCode::SEE_OTHER, "{path}");
+        assert_eq!(link(&world.page(&location, who).await), Some(first), "{path}");
+        assert_eq!(link(&world.page(&location, who).await), None, "{path}: a reload");
+    }
+}
+
+/// Searches used to know capitals of ASCII only.
+#[tokio::test]
+async fn search_finds_capitals_of_every_script() {
+    let world = World::new().await;
+    world.post("/accounts/acme/keys/new", OWNER, "name=%C3%84rger").await;
+    let who = Who::Operator;
+    world.post("/accounts", who, "name=%C5%BB%C3%B3%C5%82w&id=turtle&profile=flotiq").await;
+    for (page, found) in [
+        ("/accounts/acme/keys?search=%C3%A4RGER", "\u{c4}rger"),
+        ("/accounts?search=%C5%BC%C3%93%C5%81W", "turtle"),
+        ("/audit?actor=OPERATOR", "turtle"),
+    ] {
+        assert!(world.page(page, who).await.contains(found), "{page}");
     }
 }
