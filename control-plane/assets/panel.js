@@ -60,7 +60,7 @@ for (const form of document.querySelectorAll("form[data-copy]")) {
       });
       const type = answer.headers.get("content-type") || "";
       if (answer.ok && type.startsWith("text/plain") && await copy(await answer.text())) {
-        confirmOn(form.querySelector("button"), "Copied");
+        confirmOn(form.querySelector(":scope > button"), "Copied");
         return;
       }
     } catch {
@@ -129,6 +129,14 @@ for (const form of document.querySelectorAll("form[data-guard]")) {
 
 // On narrow screens the menu is a row that may be longer than the screen.
 document.querySelector(".side [aria-current]")?.scrollIntoView({ block: "nearest", inline: "center" });
+
+// What was just done is said once: not after a reload, and not to who gets the address.
+const here = new URL(location.href);
+if (here.searchParams.has("done")) {
+  here.searchParams.delete("done");
+  here.searchParams.delete("since");
+  history.replaceState(history.state, "", here);
+}
 
 // A target within closed details is of no use.
 const openTarget = () => {

@@ -4,8 +4,10 @@
 //! comfort. Pages call what the management API calls (`api/`), so that both check alike. Every route
 //! stands in one table with what it takes; `session.rs` refuses the others before a page's code runs.
 
+pub(crate) mod drafts;
 pub(crate) mod failure;
 pub(crate) mod form;
+pub(crate) mod once;
 
 mod accounts;
 mod assets;
@@ -30,6 +32,7 @@ mod picture;
 mod plans;
 mod proxies;
 mod replacement;
+mod shelf;
 mod sign_in;
 #[cfg(test)]
 mod tests;
@@ -49,10 +52,11 @@ use crate::password::Passwords;
 use crate::session::Needs::{self, Member, Nothing, Operator, SignedIn};
 use crate::session::guard;
 use crate::store::Role::{Admin, Developer, Viewer};
+use drafts::Drafts;
 use failure::Failure;
+use once::Taken;
+use shelf::Shelf;
 use sign_in::Throttle;
-
-pub(crate) use keys::Shelf;
 
 /// What the pages keep between requests.
 #[derive(Debug)]
@@ -61,8 +65,12 @@ pub(crate) struct Panel {
     url: String,
     pub(crate) passwords: Passwords,
     throttle: Throttle,
-    /// Tokens that were just made and are about to be shown.
+    /// Tokens and links that were just made and are about to be shown.
     shelf: Shelf,
+    /// Forms that were taken, with what came of them.
+    pub(crate) taken: Taken,
+    /// Forms that came after their session had ended.
+    drafts: Drafts,
     /// Whose turn it is to work out what a key may call.
     docs: Semaphore,
 }
@@ -79,6 +87,8 @@ impl Panel {
             passwords: Passwords::new()?,
             throttle: Throttle::new(),
             shelf: Shelf::default(),
+            taken: Taken::default(),
+            drafts: Drafts::default(),
             docs: Semaphore::new(1),
         })
     }
@@ -142,6 +152,7 @@ fn routes() -> Vec<Route> {
         page("/accounts/{account}/keys/{key}", Member(Viewer), key::show),
         action("/accounts/{account}/keys/{key}", Member(Admin), key::save),
         action("/accounts/{account}/keys/{key}/regenerate", Member(Admin), key::regenerate),
+        action("/accounts/{account}/keys/{key}/end-grace", Member(Admin), key::end_grace),
         action("/accounts/{account}/keys/{key}/suspend", Member(Admin), key::suspend),
         action("/accounts/{account}/keys/{key}/resume", Member(Admin), key::resume),
         action("/accounts/{account}/keys/{key}/revoke", Member(Admin), key::revoke),

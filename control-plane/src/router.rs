@@ -73,6 +73,7 @@ fn management_api() -> OpenApiRouter<App> {
         .routes(routes!(keys::regenerate))
         .routes(routes!(keys::suspend))
         .routes(routes!(keys::resume))
+        .routes(routes!(keys::end_grace))
         .routes(routes!(resources::list))
         .routes(routes!(resources::get, resources::put, resources::delete))
         .routes(routes!(usage::get))

@@ -19,8 +19,10 @@ use subtle::ConstantTimeEq;
 use crate::app::App;
 use crate::client_address::ClientAddress;
 use crate::error::ApiError;
+use crate::panel::drafts::{self, Draft};
 use crate::panel::failure::Failure;
 use crate::panel::form::{Form, encode};
+use crate::panel::once::{self, Sent};
 use crate::store::{Account, Origin, Person, Role, StoreError, accounts, people, sessions};
 use crate::time::Time;
 
@@ -47,6 +49,8 @@ pub(crate) struct Visitor {
     pub(crate) csrf: String,
     /// Address of the client.
     pub(crate) address: String,
+    /// Whether the page shows what the person filled in before a session ended.
+    pub(crate) has_draft: bool,
     /// The account that the path names, and what the person may do in it.
     pub(crate) membership: Option<(Account, Role)>,
 }
@@ -90,10 +94,17 @@ pub(crate) async fn guard(
     next: Next,
 ) -> Response {
     let account = path.iter().find(|(name, _)| *name == "account").map(|(_, id)| id.to_owned());
-    match admit(&app, needs, account, request).await {
-        Ok(request) => next.run(request).await,
-        Err(answer) => answer,
+    let request = match admit(&app, needs, account, request).await {
+        Ok(request) => request,
+        Err(answer) => return answer,
+    };
+    if let Some(sent) = request.extensions().get().copied() {
+        return once::take(&app, sent, request, next).await;
     }
+    let has_draft = request.extensions().get::<Draft>().is_some();
+    let headers = if has_draft { request.headers().clone() } else { HeaderMap::new() };
+    let answer = next.run(request).await;
+    if has_draft { drafts::forget(&app, &headers, answer) } else { answer }
 }
 
 async fn admit(
@@ -118,8 +129,16 @@ async fn admit(
         {
             let sent = form.text("csrf").as_bytes();
             if !bool::from(sent.ct_eq(visitor.csrf.as_bytes())) {
-                return Err(refuse(ApiError::Forged));
+                let kept = drafts::keep_of(app, &parts, &form, &visitor.person);
+                return Err(kept.unwrap_or_else(|| refuse(ApiError::Forged)));
             }
+        }
+        // Also where the session or the right to do it ended with what the form did.
+        if let Some(sent) = sent(app, needs, &parts, &form) {
+            if let Some(answer) = app.panel.taken.again(app, &sent).await {
+                return Err(answer);
+            }
+            parts.extensions.insert(sent);
         }
         parts.extensions.insert(form);
     }
@@ -127,9 +146,11 @@ async fn admit(
         return Ok(Request::from_parts(parts, Body::empty()));
     }
     let Some(mut visitor) = visitor else {
+        if let Some(form) = parts.extensions.get::<Form>() {
+            return Err(drafts::keep(app, &parts, form));
+        }
         let asked = parts.uri.path_and_query().map_or("/", |asked| asked.as_str());
-        let next = if parts.method == Method::GET { asked } else { "/" };
-        return Err(Redirect::to(&format!("/sign-in?next={}", encode(next))).into_response());
+        return Err(Redirect::to(&format!("/sign-in?next={}", encode(asked))).into_response());
     };
     if let Some(account) = account {
         let person = visitor.person.clone();
@@ -151,8 +172,25 @@ async fn admit(
             }
         })));
     }
+    if parts.method == Method::GET
+        && let Some(draft) = drafts::find(app, &parts, &visitor.person)
+    {
+        visitor.has_draft = true;
+        parts.extensions.insert(Draft(Some(draft)));
+    }
     parts.extensions.insert(visitor);
     Ok(Request::from_parts(parts, Body::empty()))
+}
+
+/// Returns what tells a form apart, if it can be: it has an id and comes from the sender's own page.
+fn sent(app: &App, needs: Needs, parts: &Parts, form: &Form) -> Option<Sent> {
+    let path = parts.uri.path();
+    if needs == Needs::Nothing {
+        return Sent::of(KeyHash::of(path.as_bytes()), path, form);
+    }
+    let secret = presented(&parts.headers, app)?;
+    let is_own = form.text("csrf").as_bytes().ct_eq(csrf_of(&secret).as_bytes());
+    bool::from(is_own).then(|| Sent::of(KeyHash::of(secret.as_bytes()), path, form))?
 }
 
 async fn read_form(body: Body) -> Result<Form, ApiError> {
@@ -196,6 +234,7 @@ pub(crate) async fn find_visitor(app: &App, parts: &Parts) -> Result<Option<Visi
         session: hash,
         csrf: csrf_of(&secret),
         address: address(parts),
+        has_draft: false,
         membership: None,
     }))
 }

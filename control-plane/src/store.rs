@@ -10,6 +10,7 @@ pub(crate) mod changes;
 pub(crate) mod correction;
 mod disk;
 pub(crate) mod familiar;
+pub(crate) mod fold;
 pub(crate) mod keys;
 pub(crate) mod ledger;
 pub(crate) mod links;
@@ -369,6 +370,7 @@ fn open_reader(path: &Path) -> Result<Connection, StoreError> {
     let reader = Connection::open_with_flags(path, flags)?;
     // The system keeps what is read often; here, each thread that reads would have its own.
     reader.execute_batch("PRAGMA busy_timeout = 5000; PRAGMA cache_size = -512;")?;
+    fold::register(&reader)?;
     Ok(reader)
 }
 
@@ -405,11 +407,12 @@ pub(crate) const OWN_NAME: &str = "latchkey";
 const FILE_NAME: &str = "latchkey.db";
 
 /// In the order in which they are applied; never edited, only added to.
-const MIGRATIONS: [&str; 6] = [
+const MIGRATIONS: [&str; 7] = [
     include_str!("../migrations/0001_records.sql"),
     include_str!("../migrations/0002_usage.sql"),
     include_str!("../migrations/0003_reach.sql"),
     include_str!("../migrations/0004_panel.sql"),
     include_str!("../migrations/0005_usable_tokens.sql"),
     include_str!("../migrations/0006_operations.sql"),
+    include_str!("../migrations/0007_former_tokens.sql"),
 ];

@@ -19,6 +19,7 @@ pub mod token;
 
 use std::collections::BTreeSet;
 use std::net::IpAddr;
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use latchkey_protocol::{KeyHash, Limit, Right};
@@ -106,6 +107,8 @@ pub struct Holder {
     pub account: Arc<str>,
     /// Id of the key.
     pub key: Arc<str>,
+    /// When the token ends, in milliseconds since the epoch; absent if it does not.
+    pub token_ends_at_ms: Option<NonZeroU64>,
 }
 
 /// Why a request is refused.
@@ -323,7 +326,8 @@ fn decide<'a>(
     let found = replica.find(&KeyHash::of(token)).map_err(|_| Rejection::NotReady)?;
     let key = &*found.ok_or(Rejection::UnknownToken)?;
     let (account, id) = (Arc::clone(&key.account.id), Arc::clone(&key.id));
-    judgement.holder = Some(Holder { account, key: id });
+    let token_ends_at_ms = key.expires_at_ms;
+    judgement.holder = Some(Holder { account, key: id, token_ends_at_ms });
     authenticate(key, request)?;
     judgement.dues = charge::dues_of_key(key);
 

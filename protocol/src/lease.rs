@@ -124,6 +124,10 @@ pub struct KeyUsage {
     /// holder does not know.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub rights: Option<BTreeSet<Right>>,
+    /// When the token ends with which they were made, in milliseconds since the epoch: that tells a token
+    /// in its grace from the one that came after it. Absent if it does not end, or the holder does not say.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub token_ends_at_ms: Option<u64>,
 }
 
 /// A wish for a lease.
@@ -223,6 +227,7 @@ mod tests {
                 last_used_at_ms: 1500,
                 count: 5,
                 rights: Some([Right::new("posts", "read")].into()),
+                token_ends_at_ms: Some(9000),
             }],
             requests: vec![
                 LeaseRequest { subject: acme, amount: 10, waiting: 2, at_ms: None },
@@ -242,7 +247,7 @@ mod tests {
             "reports": [{"lease": 5, "spent": 3, "is_closed": true}],
             "credits": [{"subject": {"account": {"account": "acme"}}, "at_ms": 1000, "count": 2}],
             "usage": [{"account": "acme", "key": "key_1", "last_used_at_ms": 1500, "count": 5,
-                       "rights": ["posts:read"]}],
+                       "rights": ["posts:read"], "token_ends_at_ms": 9000}],
             "requests": [
                 {"subject": {"account": {"account": "acme"}}, "amount": 10, "waiting": 2},
                 {"subject": {"address": {"profile": "fltr", "address": "192.0.2.1"}}, "amount": 1,

@@ -486,6 +486,7 @@ async fn document_describes_every_route() {
         ("/accounts/{account}/keys/{key}/regenerate", &["post"]),
         ("/accounts/{account}/keys/{key}/suspend", &["post"]),
         ("/accounts/{account}/keys/{key}/resume", &["post"]),
+        ("/accounts/{account}/keys/{key}/end-grace", &["post"]),
         ("/accounts/{account}/resources", &["get"]),
         ("/accounts/{account}/resources/{name}", &["get", "put", "delete"]),
         ("/accounts/{account}/usage", &["get"]),

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::report;
 
+mod forms;
 mod pages;
 
 /// A stack, a browser, and an operator who is signed in.
@@ -168,6 +169,8 @@ async fn scoped_key_is_made_used_watched_and_removed() {
     // Another token, then none.
     browser.click("Website").await.unwrap();
     browser.click("Regenerate").await.unwrap();
+    browser.choose("The present token", 0, "ends at once").await.unwrap();
+    browser.click("Make a new token").await.unwrap();
     browser.wait_for("The key has a new token.").await.unwrap();
     let newer = panel.token().await;
     panel.wait_for_status(&token, "/api/v1/content/authors", 401).await;
@@ -347,6 +350,7 @@ async fn people_sign_in_and_out_everywhere() {
     assert_eq!(accounts().await, 200);
     panel.open("/me").await;
     browser.click("Sign out everywhere else").await.unwrap();
+    browser.click("End all other sessions").await.unwrap();
     browser.wait_for("All your other sessions have ended.").await.unwrap();
     assert_eq!(accounts().await, 303);
 
@@ -406,6 +410,10 @@ async fn token_that_is_kept_can_be_shown_again() {
     let token = panel.token().await;
     panel.wait_for_status(&token, "/api/v1/content/blogposts", 200).await;
 
+    // The form does not say otherwise.
+    panel.open("/accounts/acme/keys/new").await;
+    browser.wait_for("It is kept encrypted, and can be shown and copied again.").await.unwrap();
+
     // From the list, without leaving it.
     panel.open("/accounts/acme/keys?search=Website").await;
     browser.click("Copy").await.unwrap();
@@ -455,6 +463,7 @@ async fn key_is_replaced_without_breaking_a_client() {
     assert!(!seen.contains("Remove the old key for good"), "{seen}");
     // A time that has passed already.
     panel.open(&format!("/accounts/acme/keys/{}/replace?quiet=0", old.id)).await;
+    browser.click("Remove the old key").await.unwrap();
     browser.click("Remove the old key for good").await.unwrap();
     browser.wait_for("The key was removed.").await.unwrap();
     panel.wait_for_status(&old.token, "/api/v1/content/blogposts", 401).await;

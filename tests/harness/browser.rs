@@ -3,6 +3,7 @@
 use std::collections::BTreeMap;
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::time::Duration;
 
 use anyhow::{Context, bail};
 use nix::sys::signal::{Signal, kill};
@@ -152,6 +153,23 @@ impl Browser {
     ///
     /// If there is none.
     pub async fn click(&self, name: &str) -> anyhow::Result<()> {
+        Ok(self.named(name).await?.click().await?)
+    }
+
+    /// Clicks twice on what has a name, as an impatient person does: the second time before an answer can
+    /// have come.
+    ///
+    /// # Errors
+    ///
+    /// If there is none.
+    pub async fn click_twice(&self, name: &str) -> anyhow::Result<()> {
+        let element = self.named(name).await?;
+        let chain = self.driver.action_chain_with_delay(None, Some(BETWEEN_CLICKS));
+        Ok(chain.move_to_element_center(&element).click().click().perform().await?)
+    }
+
+    /// Returns the button, the link or the summary of a name; the first that can be seen.
+    async fn named(&self, name: &str) -> anyhow::Result<WebElement> {
         let name = quoted(name);
         let path = format!(
             "//*[self::button or self::a or self::summary]\
@@ -160,10 +178,66 @@ impl Browser {
         for element in self.driver.find_all(By::XPath(path)).await? {
             if element.is_displayed().await? {
                 element.scroll_into_view().await?;
-                return Ok(element.click().await?);
+                return Ok(element);
             }
         }
         bail!("nothing of the name {name} can be seen on {}", self.url().await?)
+    }
+
+    /// Presses the return key in the field at an index of those that a selector finds and that can be
+    /// seen, and returns its name; none if there are not so many.
+    ///
+    /// # Errors
+    ///
+    /// If the browser does not answer.
+    pub async fn press_return(&self, css: &str, index: usize) -> anyhow::Result<Option<String>> {
+        let mut fields = Vec::new();
+        for field in self.driver.find_all(By::Css(css)).await? {
+            if field.is_displayed().await? {
+                fields.push(field);
+            }
+        }
+        let Some(field) = fields.into_iter().nth(index) else {
+            return Ok(None);
+        };
+        let name = field.attr("name").await?.unwrap_or_default();
+        field.scroll_into_view().await?;
+        field.send_keys("\u{e007}").await?;
+        Ok(Some(name))
+    }
+
+    /// Lets pages run their scripts, or not.
+    ///
+    /// # Errors
+    ///
+    /// If the browser refuses.
+    pub async fn allow_scripts(&self, is_allowed: bool) -> anyhow::Result<()> {
+        let setting = json!({"value": !is_allowed});
+        self.driver.cdp().send_raw("Emulation.setScriptExecutionDisabled", setting).await?;
+        Ok(())
+    }
+
+    /// Lets each answer take so much longer, as far away from the service.
+    ///
+    /// # Errors
+    ///
+    /// If the browser refuses.
+    pub async fn delay(&self, latency_ms: u32) -> anyhow::Result<()> {
+        let conditions = json!({"offline": false, "latency": latency_ms,
+                                "downloadThroughput": -1, "uploadThroughput": -1});
+        let cdp = self.driver.cdp();
+        cdp.send_raw("Network.enable", json!({})).await?;
+        cdp.send_raw("Network.emulateNetworkConditions", conditions).await?;
+        Ok(())
+    }
+
+    /// Goes back to the page before.
+    ///
+    /// # Errors
+    ///
+    /// If the browser does not answer.
+    pub async fn back(&self) -> anyhow::Result<()> {
+        Ok(self.driver.back().await?)
     }
 
     /// Presses a key where the focus is.
@@ -337,6 +411,9 @@ impl Drop for Browser {
 fn quoted(text: &str) -> String {
     if text.contains('\'') { format!("\"{text}\"") } else { format!("'{text}'") }
 }
+
+/// Time between parts of a double click: long enough for the first to be on its way.
+const BETWEEN_CLICKS: Duration = Duration::from_millis(30);
 
 /// Without a window, and without asking for anything outside.
 const ARGUMENTS: [&str; 9] = [

@@ -51,8 +51,8 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let handler = operation.get("operationId").and_then(Value::as_str).unwrap_or(method);
     let name = format!("{handler}_{}", noun(path, handler == "list"));
     let is_made_once = MADE_ONCE.contains(&name.as_str());
-    let is_of_record =
-        path.ends_with('}') || path.ends_with("/suspend") || path.ends_with("/resume");
+    let verbs = ["}", "/suspend", "/resume", "/end-grace"];
+    let is_of_record = verbs.iter().any(|verb| path.ends_with(verb));
     let is_change = method != "get" && !is_made_once && name != "explain_request";
     let takes_tag = is_change && (is_of_record || name == "regenerate_key");
     operation.insert("operationId".to_owned(), json!(name));

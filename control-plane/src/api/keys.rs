@@ -138,9 +138,23 @@ pub(crate) async fn issue(
     origin: Origin,
     body: CreateKey,
 ) -> Result<(Key, PlainToken), ApiError> {
+    issue_with(app, account, origin, body, Fields::default()).await
+}
+
+/// Makes a user defined key of an account, unless something was found wrong with it before.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is made then.
+pub(crate) async fn issue_with(
+    app: &App,
+    account: &str,
+    origin: Origin,
+    body: CreateKey,
+    mut fields: Fields,
+) -> Result<(Key, PlainToken), ApiError> {
     let account = account.to_owned();
     let rules_of_profile = app.key_rules(&account).await?;
-    let mut fields = Fields::default();
     let Some(rules) = body.rules else {
         return Err(ApiError::field("rules", "expected a list of rules, found nothing"));
     };
@@ -217,9 +231,24 @@ pub(crate) async fn revise(
     origin: Origin,
     body: EditKey,
 ) -> Result<Key, ApiError> {
+    revise_with(app, account, id, origin, body, Fields::default()).await
+}
+
+/// Changes a key of an account, unless something was found wrong with it before.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is changed then.
+pub(crate) async fn revise_with(
+    app: &App,
+    account: &str,
+    id: &str,
+    origin: Origin,
+    body: EditKey,
+    mut fields: Fields,
+) -> Result<Key, ApiError> {
     let (account, id) = (account.to_owned(), id.to_owned());
     let rules_of_profile = app.key_rules(&account).await?;
-    let mut fields = Fields::default();
     if let Some(name) = &body.name {
         fields.name("name", name);
     }
@@ -354,6 +383,22 @@ async fn set_suspended(
         })
         .await?;
     Ok(Record(key))
+}
+
+/// Ends the grace in which the token before goes on working: it is refused at once.
+#[utoipa::path(post, path = "/accounts/{account}/keys/{key}/end-grace",
+    params(("account" = String, Path), ("key" = String, Path)),
+    responses((status = 200, body = Key), (status = 404, body = Problem),
+        (status = 409, body = Problem)))]
+pub(crate) async fn end_grace(
+    State(app): State<App>,
+    Path((account, id)): Path<(String, String)>,
+    origin: Origin,
+) -> Result<Record<Key>, ApiError> {
+    let changed = app
+        .store
+        .change_urgently(origin, move |change| store::keys::end_grace(change, &account, &id));
+    Ok(Record(changed.await?))
 }
 
 const fn enforced() -> bool {

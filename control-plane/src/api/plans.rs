@@ -94,7 +94,20 @@ pub(crate) async fn define(
     origin: Origin,
     plan: Plan,
 ) -> Result<(bool, Plan), ApiError> {
-    let mut fields = Fields::default();
+    define_with(app, origin, plan, Fields::default()).await
+}
+
+/// Makes or replaces a plan, unless something was found wrong with it before.
+///
+/// # Errors
+///
+/// With all fields that cannot be taken as they are; nothing is changed then.
+pub(crate) async fn define_with(
+    app: &App,
+    origin: Origin,
+    plan: Plan,
+    mut fields: Fields,
+) -> Result<(bool, Plan), ApiError> {
     fields.id("plan", &plan.id);
     fields.name("name", &plan.name);
     fields.limits("limits", &plan.limits);

@@ -121,7 +121,12 @@ pub(crate) async fn delete(
     Ok(StatusCode::NO_CONTENT)
 }
 
-fn check(resource: &Resource, rules: &KeyRules) -> Result<(), ApiError> {
+/// Checks a resource; the first field that cannot be taken as it is ends that.
+///
+/// # Errors
+///
+/// With that field.
+pub(crate) fn check(resource: &Resource, rules: &KeyRules) -> Result<(), ApiError> {
     if resource.name == EVERY {
         return Err(ApiError::field("name", "expected the name of one resource, found `*`"));
     }

@@ -539,7 +539,7 @@ impl Mirror {
 }
 
 fn key_holder() -> authorize::Holder {
-    authorize::Holder { account: "acme".into(), key: "key_1".into() }
+    authorize::Holder { account: "acme".into(), key: "key_1".into(), token_ends_at_ms: None }
 }
 
 fn limit(name: &str, amount: u64, bucket_seconds: u32, buckets: u32) -> Limit {

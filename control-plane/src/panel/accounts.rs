@@ -4,6 +4,7 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -42,9 +43,11 @@ impl AccountsPage {
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    page(&app, visitor, &asked, Default::default(), Errors::default()).await
+    let filled = draft.as_ref().map(filled_in).unwrap_or_default();
+    page(&app, visitor, &asked, filled, Errors::default()).await
 }
 
 /// Makes an account.
@@ -65,10 +68,20 @@ pub(super) async fn create(
             Ok(Redirect::to(&to).into_response())
         }
         Err(error) => {
-            let filled = ["id", "name", "plan", "profile"].map(|name| form.text(name).to_owned());
-            page(&app, visitor, &Form::default(), filled, form_errors(error)?).await
+            let filled = filled_in(&form);
+            let mut errors = form_errors(error)?;
+            // All that is in the way of a new account beside its fields: its id is another's.
+            errors.0.iter_mut().filter(|(name, _)| name.is_empty()).for_each(|(name, _)| {
+                "id".clone_into(name);
+            });
+            page(&app, visitor, &Form::default(), filled, errors).await
         }
     }
+}
+
+/// Returns what was filled in: id, name, plan, profile.
+fn filled_in(form: &Form) -> [String; 4] {
+    ["id", "name", "plan", "profile"].map(|name| form.text(name).to_owned())
 }
 
 async fn page(
@@ -86,16 +99,20 @@ async fn page(
     let has_more = accounts.len() > ACCOUNTS_PER_PAGE;
     accounts.truncate(ACCOUNTS_PER_PAGE);
     let after = accounts.last().filter(|_| has_more).map(|account| account.id.clone());
-    Ok(frame::html(&AccountsPage {
-        frame: Frame::new(visitor, "accounts", "Accounts").after(asked),
-        accounts,
-        search,
-        after,
-        plans,
-        profiles: app.profiles.all().map(|p| (p.name.clone(), p.title.clone())).collect(),
-        filled,
-        errors,
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &AccountsPage {
+            frame: Frame::new(visitor, "accounts", "Accounts").after(asked),
+            accounts,
+            search,
+            after,
+            plans,
+            profiles: app.profiles.all().map(|p| (p.name.clone(), p.title.clone())).collect(),
+            filled,
+            errors,
+        },
+        is_refused,
+    ))
 }
 
 #[derive(Template)]
@@ -112,10 +129,15 @@ struct SettingsPage {
 pub(super) async fn settings(
     State(app): State<App>,
     visitor: Visitor,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let account = visitor.account()?.clone();
-    settings_page(&app, visitor, account.name, account.plan, Errors::default(), &asked).await
+    let (name, plan) = match draft {
+        Some(form) => (form.text("name").to_owned(), form.text("plan").to_owned()),
+        None => (account.name, account.plan),
+    };
+    settings_page(&app, visitor, name, plan, Errors::default(), &asked).await
 }
 
 /// Saves the settings of an account.
@@ -168,7 +190,8 @@ async fn settings_page(
 ) -> Result<Response, Failure> {
     let plans = app.store.read(all_plans).await?;
     let frame = Frame::new(visitor, "settings", "Settings").after(asked);
-    Ok(frame::html(&SettingsPage { frame, name, plan, plans, errors }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(&SettingsPage { frame, name, plan, plans, errors }, is_refused))
 }
 
 fn all_plans(db: &rusqlite::Connection) -> Result<Vec<Plan>, crate::store::StoreError> {

@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::response::Response;
 use serde_json::Value;
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -40,10 +41,12 @@ const METHODS: [&str; 7] = ["GET", "POST", "PUT", "PATCH", "DELETE", "HEAD", "OP
 pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let form = Form::default();
-    page(&app, visitor, &form, asked.text("key").to_owned(), Errors::default(), None).await
+    let form = draft.unwrap_or_default();
+    let key = form.filled("key").unwrap_or_else(|| asked.text("key").to_owned());
+    page(&app, visitor, &form, key, Errors::default(), None).await
 }
 
 /// Shows what would become of the request.
@@ -108,21 +111,25 @@ async fn page(
     choices.retain(|choice| choice.state != KeyState::Revoked || choice.id == key);
     let answer = explanation.as_ref().and_then(|explanation| explanation.answer.as_ref());
     let answer = answer.and_then(|answer| serde_json::to_string_pretty(answer).ok());
-    Ok(frame::html(&ExplainPage {
-        frame: Frame::new(visitor, "test", "Test a request"),
-        keys: choices,
-        method: Some(form.text("method"))
-            .filter(|text| !text.is_empty())
-            .unwrap_or("GET")
-            .to_owned(),
-        path: form.text("path").to_owned(),
-        key,
-        body: form.lines("body").unwrap_or_default(),
-        client_address: form.text("client_address").to_owned(),
-        errors,
-        explanation,
-        answer,
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &ExplainPage {
+            frame: Frame::new(visitor, "test", "Test a request"),
+            keys: choices,
+            method: Some(form.text("method"))
+                .filter(|text| !text.is_empty())
+                .unwrap_or("GET")
+                .to_owned(),
+            path: form.text("path").to_owned(),
+            key,
+            body: form.lines("body").unwrap_or_default(),
+            client_address: form.text("client_address").to_owned(),
+            errors,
+            explanation,
+            answer,
+        },
+        is_refused,
+    ))
 }
 
 impl Explanation {

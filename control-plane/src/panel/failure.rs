@@ -89,7 +89,7 @@ pub(crate) fn form_errors(error: ApiError) -> Result<Errors, Failure> {
 }
 
 /// What is wrong with the fields of a form; what concerns no field has an empty name.
-#[derive(Debug, Default)]
+#[derive(Clone, Debug, Default)]
 pub(crate) struct Errors(pub(crate) Vec<(String, String)>);
 
 impl Errors {
@@ -108,11 +108,33 @@ impl Errors {
         self.such(|name| name == field)
     }
 
-    /// Returns what is wrong with a field, and with the items of its list.
-    pub(crate) fn of_item(&self, field: &str) -> Vec<&str> {
-        self.such(|name| {
-            name.strip_prefix(field).is_some_and(|rest| rest.is_empty() || rest.starts_with('['))
-        })
+    /// Returns the attributes of a field that tell of what is wrong with it, and where that is said.
+    pub(crate) fn mark(&self, field: &str, id: &str) -> Markup {
+        if self.of(field).is_empty() { Markup::none() } else { markup::invalid(id, "") }
+    }
+
+    /// Returns the attributes of a field that is described by another element as well.
+    pub(crate) fn mark_beside(&self, field: &str, id: &str, other: &str) -> Markup {
+        if self.of(field).is_empty() {
+            markup::described(other)
+        } else {
+            markup::invalid(id, other)
+        }
+    }
+
+    /// Returns what is wrong with a field, as it stands beside the field.
+    pub(crate) fn said(&self, field: &str, id: &str) -> Markup {
+        markup::errors(id, &self.of(field))
+    }
+
+    /// Returns what is wrong inside something, with the names that fields have there.
+    pub(crate) fn inside(&self, outer: &str) -> Self {
+        let inner = self.0.iter().filter_map(|(name, message)| {
+            let rest = name.strip_prefix(outer)?;
+            let rest = rest.strip_prefix('.').unwrap_or(rest);
+            Some((rest.to_owned(), message.clone()))
+        });
+        Self(inner.collect())
     }
 
     /// Returns what is wrong with a field, and with what is inside it.

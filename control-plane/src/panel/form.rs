@@ -2,6 +2,7 @@
 
 use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
+use latchkey_protocol::KeyHash;
 
 use super::failure::Failure;
 use crate::error::ApiError;
@@ -57,6 +58,21 @@ impl Form {
         self.all(name).next().is_some()
     }
 
+    /// Returns the form without some fields.
+    pub(crate) fn without(&self, is_left_out: impl Fn(&str) -> bool) -> Self {
+        Self(self.0.iter().filter(|(name, _)| !is_left_out(name)).cloned().collect())
+    }
+
+    /// Returns about how many bytes it takes.
+    pub(crate) fn size(&self) -> usize {
+        self.0.iter().map(|(name, value)| FIELD_BYTES + name.len() + value.len()).sum()
+    }
+
+    /// Returns what differs whenever a field does, or where the form is sent to.
+    pub(crate) fn fingerprint(&self, path: &str) -> KeyHash {
+        KeyHash::of(format!("{path} {:?}", self.0).as_bytes())
+    }
+
     /// Returns the numbers of rows such as `rule-0-resource`, in the order of their first field.
     pub(crate) fn rows(&self, prefix: &str) -> Vec<usize> {
         let mut rows = Vec::new();
@@ -99,6 +115,9 @@ impl Reshape {
         }
     }
 }
+
+/// What a field takes beside its texts.
+const FIELD_BYTES: usize = size_of::<(String, String)>();
 
 /// A key with the most rules that it can have, each with all actions, has fewer.
 const MAX_FIELDS: usize = 6_000;

@@ -2,11 +2,13 @@
 
 use askama::Template;
 use axum::extract::Request;
-use axum::http::{HeaderMap, HeaderName, HeaderValue, header};
+use axum::http::{HeaderMap, HeaderName, HeaderValue, StatusCode, header};
 use axum::middleware::Next;
 use axum::response::{Html, IntoResponse, Response};
 
+use super::drafts;
 use super::form::Form;
+use super::markup::{self, Markup};
 use crate::error::ApiError;
 use crate::session::Visitor;
 
@@ -27,21 +29,27 @@ pub(crate) struct Frame {
 impl Frame {
     /// Returns the frame of a page.
     pub(crate) fn new(visitor: Visitor, tab: &'static str, title: impl Into<String>) -> Self {
-        Self { title: title.into(), visitor, tab, done: None, since: None }
+        let done = visitor.has_draft.then_some(RESTORED);
+        Self { title: title.into(), visitor, tab, done, since: None }
     }
 
     /// Says what was just done, as the query tells.
     pub(crate) fn after(mut self, asked: &Form) -> Self {
         let done = asked.text("done");
-        self.done = DONE.iter().find(|(name, _)| *name == done).map(|(_, text)| *text);
+        let done = DONE.iter().find(|(name, _)| *name == done).map(|(_, text)| *text);
+        self.done = self.done.or(done);
         self.since = asked.text("since").parse().ok();
         self
     }
 
     /// Returns the path of the account's pages.
     pub(crate) fn account_path(&self) -> String {
-        let account = self.visitor.membership.as_ref().map(|(account, _)| account.id.as_str());
-        format!("/accounts/{}", account.unwrap_or_default())
+        format!("/accounts/{}", self.account_id())
+    }
+
+    /// Returns the account's id.
+    pub(crate) fn account_id(&self) -> &str {
+        self.visitor.membership.as_ref().map_or("", |(account, _)| account.id.as_str())
     }
 
     /// Returns the account's name.
@@ -54,9 +62,18 @@ impl Frame {
         self.visitor.membership.is_some()
     }
 
-    /// Returns the field that forms send along.
-    pub(crate) fn csrf(&self) -> &str {
-        &self.visitor.csrf
+    /// Returns what each form begins with.
+    pub(crate) fn form(&self) -> Markup {
+        markup::form(&self.visitor.csrf, &self.form_id(), true)
+    }
+
+    /// Returns what a form begins with that ends something for good: the return key does not send it.
+    pub(crate) fn danger_form(&self) -> Markup {
+        markup::form(&self.visitor.csrf, &self.form_id(), false)
+    }
+
+    fn form_id(&self) -> String {
+        drafts::form_id(&self.visitor.csrf, &self.visitor.person.id)
     }
 }
 
@@ -64,6 +81,25 @@ impl Frame {
 pub(crate) fn html(page: &impl Template) -> Response {
     match page.render() {
         Ok(text) => Html(text).into_response(),
+        Err(error) => {
+            tracing::error!(%error, "a page cannot be shown");
+            ApiError::Panicked.into_response()
+        }
+    }
+}
+
+/// Returns the page of a form as an answer. If something in it is wrong, the form was not taken, and the first
+/// field in error has the focus.
+pub(crate) fn form_page(page: &impl Template, is_refused: bool) -> Response {
+    if !is_refused {
+        return html(page);
+    }
+    match page.render() {
+        Ok(text) => {
+            let focused = format!("{} autofocus", markup::INVALID);
+            let text = text.replacen(markup::INVALID, &focused, 1);
+            (StatusCode::BAD_REQUEST, Html(text)).into_response()
+        }
         Err(error) => {
             tracing::error!(%error, "a page cannot be shown");
             ApiError::Panicked.into_response()
@@ -98,11 +134,16 @@ const SECURITY: [(HeaderName, &str); 5] = [
     (HeaderName::from_static("cross-origin-opener-policy"), "same-origin"),
 ];
 
+/// What a page says that shows a form as it was before the session ended.
+const RESTORED: &str = "You were signed out before this form was sent. What you had filled in is here \
+                        again; nothing of it is saved yet.";
+
 /// What a page says after something was done, by the name that stands in its query.
-const DONE: [(&str, &str); 21] = [
+const DONE: [(&str, &str); 22] = [
     ("account-created", "The account is there."),
     ("account-deleted", "The account was removed. Its audit log stays."),
     ("account-saved", "The account was saved."),
+    ("grace-ended", "The token before has ended."),
     ("key-created", "The key was made."),
     ("key-regenerated", "The key has a new token."),
     ("key-resumed", "The key works again."),

@@ -4,15 +4,18 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::http::{HeaderMap, Method};
 use axum::response::{IntoResponse, Response};
-use latchkey_protocol::{PlainToken, Right};
+use latchkey_protocol::Right;
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::key_form::KeyForm;
-use super::keys::{Facts, KeyCard, choices, fingerprint, go_on, hand_over};
+use super::keys::{Facts, KeyCard, choices, fingerprint, go_on, hand_over, path};
+use super::limit_rows;
 use super::markup::{self, Markup};
-use crate::api::keys::{revise, rotate};
+use super::shelf::Shelved;
+use crate::api::keys::{revise_with, rotate};
 use crate::api::usage::unused_rights;
 use crate::app::App;
 use crate::error::ApiError;
@@ -31,6 +34,8 @@ struct KeyPage {
     shown: Option<Shown>,
     /// Rights that no call took since a moment.
     unused: Option<(Time, Vec<Right>)>,
+    /// When the token before was last used since there is another, as far as proxies have told.
+    former_used_at: Option<Time>,
     /// The key that it was made to replace.
     replaces: Option<Key>,
     /// Keys that were made to replace it.
@@ -54,21 +59,26 @@ const GRACES: [(u32, &str); 6] = [
     (2_592_000, "works for 30 days more"),
 ];
 
+/// For how long the token before works on if nothing else is chosen, in seconds: time to change clients.
+const PANEL_GRACE: u32 = 86_400;
+
 /// Shows the key.
 pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
     method: Method,
     Path((_, id)): Path<(String, String)>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let key = find(&app, &visitor, &id).await?;
     let choices = choices(&app, visitor.account()?).await?;
-    let form = KeyForm::of(&key, choices);
+    let form = KeyForm::draft_or(draft.as_ref(), choices, |choices| KeyForm::of(&key, choices));
     // Who asks for the headers only does not see it.
     let is_shown = method == Method::GET;
-    let token = is_shown.then(|| app.panel.shelf.take(visitor.session, &id)).flatten();
-    page(&app, visitor, key, form, token, &asked).await
+    let at = Shelved(path(&key));
+    let token = is_shown.then(|| app.panel.shelf.take(visitor.session, &at)).flatten();
+    page(&app, visitor, key, form, token.map(|secret| secret.text), &asked).await
 }
 
 /// Saves what was filled in.
@@ -90,17 +100,15 @@ pub(super) async fn save(
         let filled = filled.with_errors(Errors(vec![(String::new(), message.to_owned())]));
         return page(&app, visitor, key, filled, None, &Form::default()).await;
     }
-    let saved = match filled.request_to_change(&key) {
-        Some(body) => {
-            let saved = revise(&app, &key.account, &id, visitor.origin(), body).await;
-            saved.map_err(form_errors)
-        }
-        None => Err(Ok(Errors::default())),
-    };
-    match saved {
+    if let Some(drops) = limit_rows::unasked_drops(&key.limits, &filled.limits, &form) {
+        (filled.drops, filled.is_changed) = (drops, true);
+        return page(&app, visitor, key, filled, None, &Form::default()).await;
+    }
+    let (body, fields) = filled.request_to_change(&key);
+    match revise_with(&app, &key.account, &id, visitor.origin(), body, fields).await {
         Ok(key) => Ok(go_on(&app, &key, "key-saved")),
-        Err(errors) => {
-            let filled = filled.with_errors(errors?);
+        Err(error) => {
+            let filled = filled.with_errors(form_errors(error)?);
             page(&app, visitor, key, filled, None, &Form::default()).await
         }
     }
@@ -119,7 +127,18 @@ pub(super) async fn regenerate(
     })?;
     let account = visitor.account()?.id.clone();
     let (key, token) = rotate(&app, &account, &id, visitor.origin(), grace).await?;
-    Ok(hand_over(&app, &visitor, &key, token, "key-regenerated"))
+    Ok(hand_over(&app, &visitor, &key, &token, "key-regenerated"))
+}
+
+/// Ends the grace in which the token before works on.
+pub(super) async fn end_grace(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path((account, id)): Path<(String, String)>,
+) -> Result<Response, Failure> {
+    let origin = visitor.origin();
+    let changed = app.store.change(origin, move |change| keys::end_grace(change, &account, &id));
+    Ok(go_on(&app, &changed.await?, "grace-ended"))
 }
 
 /// Suspends the key.
@@ -181,7 +200,7 @@ pub(super) async fn reveal(
     }
     let key = find(&app, &visitor, &id).await?;
     let form = KeyForm::of(&key, choices(&app, visitor.account()?).await?);
-    page(&app, visitor, key, form, Some(token), &Form::default()).await
+    page(&app, visitor, key, form, Some(token.reveal().to_owned()), &Form::default()).await
 }
 
 fn not_kept(why: &str) -> ApiError {
@@ -200,32 +219,36 @@ async fn page(
     visitor: Visitor,
     key: Key,
     form: KeyForm,
-    token: Option<PlainToken>,
+    token: Option<String>,
     asked: &Form,
 ) -> Result<Response, Failure> {
     let account = visitor.account()?.clone();
     let unused = unused_rights(app, &account, &key).await?;
     let (id, replaced, now) = (key.id.clone(), key.replaces.clone(), Time::now());
-    let (facts, replaces, replacements) = app
+    let (facts, replaces, replacements, former_used_at) = app
         .store
         .read(move |db| {
             let facts = Facts::of(db, &account, now)?;
             let replaces =
                 replaced.and_then(|id| keys::get(db, &account.id, &id, now.as_ms()).ok());
-            Ok((facts, replaces, keys::replacements(db, &account.id, &id, now.as_ms())?))
+            let replacements = keys::replacements(db, &account.id, &id, now.as_ms())?;
+            let former_used_at = keys::former_last_used(db, &id, now.as_ms())?;
+            Ok((facts, replaces, replacements, former_used_at))
         })
         .await?;
     let card = facts.card(key);
-    let shown = token
-        .map(|token| Shown { qr: markup::qr(token.reveal()), token: token.reveal().to_owned() });
-    Ok(frame::html(&KeyPage {
+    let shown = token.map(|token| Shown { qr: markup::qr(&token), token });
+    let is_refused = !form.errors.is_empty();
+    let page = KeyPage {
         frame: Frame::new(visitor, "keys", card.key.name.clone()).after(asked),
         window: facts.window(),
         card,
         form,
         shown,
         unused,
+        former_used_at,
         replaces,
         replacements,
-    }))
+    };
+    Ok(frame::form_page(&page, is_refused))
 }

@@ -9,7 +9,8 @@ use super::failure::Errors;
 use super::form::Form;
 use super::keys::fingerprint;
 use super::limit_rows::{self, LimitRow};
-use super::markup;
+use super::markup::{self, Markup};
+use crate::api::fields::Fields;
 use crate::api::keys::{CreateKey, EditKey};
 use crate::store::{Key, Page, StoreError, resources};
 use crate::time::Time;
@@ -27,6 +28,8 @@ pub(super) struct KeyForm {
     pub(super) networks: String,
     pub(super) enforce: bool,
     pub(super) limits: Vec<LimitRow>,
+    /// Which limits saving would remove, where that has to be asked.
+    pub(super) drops: String,
     pub(super) choices: Choices,
     pub(super) errors: Errors,
     /// Whether it holds what was not saved.
@@ -42,7 +45,8 @@ pub(super) struct RuleRow {
     pub(super) number: usize,
     pub(super) resource: String,
     pub(super) actions: Vec<ActionBox>,
-    pub(super) errors: Vec<String>,
+    /// What is wrong with `resource` and `actions`.
+    errors: Errors,
 }
 
 /// An action as a box to tick.
@@ -103,7 +107,7 @@ impl Choices {
             action: action.clone(),
         });
         let actions = actions.collect();
-        RuleRow { number, resource: rule.resource.clone(), actions, errors: Vec::new() }
+        RuleRow { number, resource: rule.resource.clone(), actions, errors: Errors::default() }
     }
 }
 
@@ -120,6 +124,7 @@ impl KeyForm {
             networks: String::new(),
             enforce: true,
             limits: Vec::new(),
+            drops: String::new(),
             choices,
             errors: Errors::default(),
             is_changed: false,
@@ -144,6 +149,7 @@ impl KeyForm {
                 .enumerate()
                 .map(|(number, limit)| LimitRow::of(number, limit))
                 .collect(),
+            drops: String::new(),
             choices,
             errors: Errors::default(),
             is_changed: false,
@@ -167,10 +173,23 @@ impl KeyForm {
             networks: form.lines("networks").unwrap_or_default(),
             enforce: !form.has("shadow"),
             limits: limit_rows::read(form),
+            drops: String::new(),
             choices,
             errors: Errors::default(),
             is_changed: false,
             seen: form.text("seen").to_owned(),
+        }
+    }
+
+    /// Returns what was filled in before the session ended, or else what there is.
+    pub(super) fn draft_or(
+        draft: Option<&Form>,
+        choices: Choices,
+        other: impl FnOnce(Choices) -> Self,
+    ) -> Self {
+        match draft {
+            Some(form) => Self { is_changed: true, ..Self::read(form, choices) },
+            None => other(choices),
         }
     }
 
@@ -191,14 +210,12 @@ impl KeyForm {
         is_reshaped
     }
 
-    /// Returns the key to make. Rows that nothing was filled into are left out.
-    pub(super) fn request_to_make(&mut self, replaces: Option<String>) -> Option<CreateKey> {
-        let limits = limit_rows::limits(&self.limits, &mut self.errors);
-        let expires_at = self.expiry(None);
-        if !self.errors.is_empty() {
-            return None;
-        }
-        Some(CreateKey {
+    /// Returns the key to make, and what could not be read. Rows that nothing was filled into are left out.
+    pub(super) fn request_to_make(&self) -> (CreateKey, Fields) {
+        let mut fields = Fields::default();
+        let limits = limit_rows::limits(&self.limits, &mut fields);
+        let expires_at = self.expiry(None, &mut fields);
+        let body = CreateKey {
             name: self.name.clone(),
             rules: Some(self.rules()),
             enforce: self.enforce,
@@ -207,19 +224,19 @@ impl KeyForm {
             allowed_networks: Some(self.networks()),
             limits: Some(limits),
             note: filled(&self.note),
-            replaces,
-        })
+            replaces: None,
+        };
+        (body, fields)
     }
 
-    /// Returns what to change of a key; what an Application key has fixed is left out.
-    pub(super) fn request_to_change(&mut self, key: &Key) -> Option<EditKey> {
+    /// Returns what to change of a key, and what could not be read; what an Application key has fixed is left
+    /// out.
+    pub(super) fn request_to_change(&self, key: &Key) -> (EditKey, Fields) {
         let is_user_defined = key.kind == KeyKind::UserDefined;
-        let limits = limit_rows::limits(&self.limits, &mut self.errors);
-        let expires_at = self.expiry(key.expires_at);
-        if !self.errors.is_empty() {
-            return None;
-        }
-        Some(EditKey {
+        let mut fields = Fields::default();
+        let limits = limit_rows::limits(&self.limits, &mut fields);
+        let expires_at = self.expiry(key.expires_at, &mut fields);
+        let body = EditKey {
             name: Some(self.name.clone()),
             rules: is_user_defined.then(|| self.rules()),
             enforce: is_user_defined.then_some(self.enforce),
@@ -229,7 +246,8 @@ impl KeyForm {
             allowed_networks: Some(Some(self.networks())),
             limits: Some(Some(limits)),
             note: Some(filled(&self.note)),
-        })
+        };
+        (body, fields)
     }
 
     /// Puts beside each field what is wrong with it.
@@ -237,14 +255,14 @@ impl KeyForm {
         self.is_changed = true;
         self.errors.0.extend(errors.0);
         for (index, row) in self.rules.iter_mut().filter(|row| !row.is_blank()).enumerate() {
-            let of_row = self.errors.of(&format!("rules[{index}]"));
-            row.errors = if row.resource.is_empty() {
-                vec!["Choose a content type.".to_owned()]
+            row.errors = self.errors.inside(&format!("rules[{index}]"));
+            // In the words of the form.
+            if row.resource.is_empty() {
+                row.errors = Errors(vec![said("resource", "choose a content type")]);
             } else if row.actions.iter().all(|action| !action.is_ticked) {
-                vec!["Tick at least one action.".to_owned()]
-            } else {
-                of_row.into_iter().map(str::to_owned).collect()
-            };
+                row.errors.0.retain(|(name, _)| name != "actions");
+                row.errors.0.push(said("actions", "tick at least one action"));
+            }
         }
         limit_rows::put_errors(&mut self.limits, &self.errors);
         self
@@ -277,7 +295,7 @@ impl KeyForm {
     }
 
     /// Returns the time that was filled in; the one before if it is shown the same.
-    fn expiry(&mut self, before: Option<Time>) -> Option<Time> {
+    fn expiry(&self, before: Option<Time>, fields: &mut Fields) -> Option<Time> {
         if self.expires_at.is_empty() {
             return None;
         }
@@ -290,13 +308,23 @@ impl KeyForm {
         if time.is_err() {
             let found = &self.expires_at;
             let message = format!("expected a day and a time (UTC), found `{found}`");
-            self.errors.add("expires_at", &message);
+            fields.add("expires_at", message);
         }
         time.ok()
     }
 }
 
 impl RuleRow {
+    /// Returns the attributes of a field that tell of what is wrong with it.
+    pub(super) fn mark(&self, field: &str) -> Markup {
+        self.errors.mark(field, &format!("rule-{}-{field}", self.number))
+    }
+
+    /// Returns what is wrong with a field.
+    pub(super) fn said(&self, field: &str) -> Markup {
+        self.errors.said(field, &format!("rule-{}-{field}", self.number))
+    }
+
     /// Reports whether nothing was filled in.
     fn is_blank(&self) -> bool {
         self.resource.is_empty() && self.actions.iter().all(|action| !action.is_ticked)
@@ -309,6 +337,10 @@ const MAX_CHOICES: usize = 100;
 /// Returns a time as `datetime-local` shows it, in UTC.
 fn shown(at: Time) -> String {
     at.rfc3339().chars().take("2026-01-01T00:00".len()).collect()
+}
+
+fn said(field: &str, message: &str) -> (String, String) {
+    (field.to_owned(), message.to_owned())
 }
 
 fn filled(text: &str) -> Option<String> {
@@ -334,9 +366,10 @@ mod tests {
               &expires_at=2030-01-02T03:04&limit-1-name=calls&limit-1-amount=1,000&limit-1-buckets=30\
               &limit-1-unit=86400",
         ).unwrap();
-        let mut filled = KeyForm::read(&form, choices());
+        let filled = KeyForm::read(&form, choices());
         assert_eq!(filled.choices.resources, ["posts", "tags"], "what is no choice becomes one");
-        let key = filled.request_to_make(None).unwrap();
+        let (key, fields) = filled.request_to_make();
+        assert!(fields.finish().is_ok());
         assert_eq!(key.name, "Web");
         assert_eq!(key.environment, None);
         let rules: Vec<String> = key.rules.unwrap().iter().map(markup::rule).collect();
@@ -370,11 +403,13 @@ mod tests {
               &limit-0-unit=1",
         )
         .unwrap();
-        let mut filled = KeyForm::read(&form, choices());
-        assert!(filled.request_to_make(None).is_none());
-        let filled = filled.with_errors(Errors::default());
+        let filled = KeyForm::read(&form, choices());
+        let (_, fields) = filled.request_to_make();
+        let errors = crate::panel::failure::form_errors(fields.finish().unwrap_err()).unwrap();
+        let filled = filled.with_errors(errors);
         assert_eq!(filled.errors.of("expires_at").len(), 1);
-        assert_eq!(filled.limits[0].errors, ["expected a whole number, found `many`"]);
+        let said = filled.limits[0].said("amount").to_string();
+        assert!(said.contains("Expected a whole number, found <code>many</code>."), "{said}");
         assert!(filled.other_errors().is_empty());
     }
 

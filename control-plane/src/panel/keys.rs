@@ -1,8 +1,6 @@
 //! The API keys of an account.
 
-use std::collections::{HashMap, HashSet};
-use std::sync::{Mutex, PoisonError};
-use std::time::{Duration, Instant};
+use std::collections::HashSet;
 
 use askama::Template;
 use axum::extract::State;
@@ -10,16 +8,19 @@ use axum::response::{IntoResponse, Redirect, Response};
 use latchkey_protocol::{KeyHash, KeyKind, PlainToken};
 use rusqlite::Connection;
 
+use super::drafts::Draft;
 use super::failure::{Failure, form_errors};
 use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
 use super::key_form::{Choices, KeyForm};
 use super::markup;
-use crate::api::keys::issue;
+use super::shelf::{Secret, Shelved};
+use crate::api::keys::issue_with;
 use crate::api::usage::{KeyCounts, key_counts};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::session::Visitor;
+use crate::store::fold::fold;
 use crate::store::keys::{self, KeyFilter};
 use crate::store::{Account, Key, KeyState, Page, Plan, StoreError, plans};
 use crate::time::Time;
@@ -163,7 +164,7 @@ pub(super) async fn list(
         format!("after={}&search={}{revoked}", key.id, encode(&filter.text))
     });
     let cards = |keys: Vec<Key>| keys.into_iter().map(|key| facts.card(key)).collect::<Vec<_>>();
-    let is_named = |key: &Key| key.name.to_lowercase().contains(&filter.text.to_lowercase());
+    let is_named = |key: &Key| fold(&key.name).contains(&fold(&filter.text));
     let mut application = application;
     application.retain(|key| is_first && is_named(key));
     Ok(frame::html(&KeysPage {
@@ -182,15 +183,22 @@ pub(super) async fn list(
 #[template(path = "panel/key_new.html")]
 struct NewKeyPage {
     frame: Frame,
+    /// Whether its token can be shown again.
+    is_kept: bool,
     form: KeyForm,
     count: u32,
     plan: Plan,
 }
 
 /// Shows the form of a new key.
-pub(super) async fn new(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
+pub(super) async fn new(
+    State(app): State<App>,
+    visitor: Visitor,
+    Draft(draft): Draft,
+) -> Result<Response, Failure> {
     let choices = choices(&app, visitor.account()?).await?;
-    form_page(&app, visitor, KeyForm::blank(choices)).await
+    let form = KeyForm::draft_or(draft.as_ref(), choices, KeyForm::blank);
+    form_page(&app, visitor, form).await
 }
 
 /// Makes a key.
@@ -204,13 +212,10 @@ pub(super) async fn create(
     if filled.was_reshaped(&form) {
         return form_page(&app, visitor, filled).await;
     }
-    let made = match filled.request_to_make(None) {
-        Some(body) => issue(&app, &account, visitor.origin(), body).await.map_err(form_errors),
-        None => Err(Ok(super::failure::Errors::default())),
-    };
-    match made {
-        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, token, "key-created")),
-        Err(errors) => form_page(&app, visitor, filled.with_errors(errors?)).await,
+    let (body, fields) = filled.request_to_make();
+    match issue_with(&app, &account, visitor.origin(), body, fields).await {
+        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, &token, "key-created")),
+        Err(error) => form_page(&app, visitor, filled.with_errors(form_errors(error)?)).await,
     }
 }
 
@@ -222,12 +227,15 @@ async fn form_page(app: &App, visitor: Visitor, form: KeyForm) -> Result<Respons
             Ok((keys::count(db, &account.id, Time::now().as_ms())?, plans::get(db, &account.plan)?))
         })
         .await?;
-    Ok(frame::html(&NewKeyPage {
+    let is_refused = !form.errors.is_empty();
+    let page = NewKeyPage {
         frame: Frame::new(visitor, "keys", "New key"),
+        is_kept: app.sealing.is_some(),
         form,
         count,
         plan,
-    }))
+    };
+    Ok(frame::form_page(&page, is_refused))
 }
 
 /// Returns what keys of an account can have rules on.
@@ -242,36 +250,21 @@ pub(super) fn hand_over(
     app: &App,
     visitor: &Visitor,
     key: &Key,
-    token: PlainToken,
+    token: &PlainToken,
     done: &str,
 ) -> Response {
-    app.panel.shelf.put(visitor.session, &key.id, token);
-    go_on(app, key, done)
+    let page = Shelved(path(key));
+    let secret = Secret { text: token.reveal().to_owned(), whose: String::new() };
+    app.panel.shelf.put(visitor.session, &page, secret, 1);
+    let mut response = go_on(app, key, done);
+    response.extensions_mut().insert(page);
+    response
 }
 
 /// Goes on to a key's page, which says what was done and how far that has come.
 pub(super) fn go_on(app: &App, key: &Key, done: &str) -> Response {
     let revision = *app.store.watch_revision().borrow();
     Redirect::to(&format!("{}?done={done}&since={revision}", path(key))).into_response()
-}
-
-/// Tokens that were just made and are about to be shown: in memory, for minutes, to one session.
-#[derive(Debug, Default)]
-pub(crate) struct Shelf(Mutex<HashMap<(KeyHash, String), (PlainToken, Instant)>>);
-
-impl Shelf {
-    fn put(&self, session: KeyHash, key: &str, token: PlainToken) {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        shelf.retain(|_, (_, since)| since.elapsed() < SHELF_TIME);
-        shelf.insert((session, key.to_owned()), (token, Instant::now()));
-    }
-
-    /// Takes a token away to show it.
-    pub(super) fn take(&self, session: KeyHash, key: &str) -> Option<PlainToken> {
-        let mut shelf = self.0.lock().unwrap_or_else(PoisonError::into_inner);
-        let (token, since) = shelf.remove(&(session, key.to_owned()))?;
-        (since.elapsed() < SHELF_TIME).then_some(token)
-    }
 }
 
 /// A screen or two.
@@ -281,6 +274,3 @@ const KEYS_PER_PAGE: usize = 50;
 const OLD_DAYS: u64 = 90;
 
 const DAY_MS: u64 = 86_400_000;
-
-/// A browser asks for the next page at once.
-const SHELF_TIME: Duration = Duration::from_secs(120);

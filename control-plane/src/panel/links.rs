@@ -7,6 +7,7 @@ use latchkey_protocol::KeyHash;
 
 use super::failure::{Errors, Failure, form_errors};
 use super::form::Form;
+use super::markup::Markup;
 use super::sign_in::Whence;
 use super::{frame, markup, sign_in};
 use crate::api::fields::Fields;
@@ -23,6 +24,8 @@ use crate::token;
 #[derive(Template)]
 #[template(path = "panel/link.html")]
 struct LinkPage {
+    /// What the form begins with.
+    form: Markup,
     title: String,
     /// What the link is for, in a sentence.
     purpose: String,
@@ -230,16 +233,21 @@ async fn page(app: &App, link: &Link, form: &Form, errors: Errors) -> Result<Res
         (_, Who::Known(_)) => Asks::Password,
         (_, Who::New(_)) => Asks::NameAndNewPassword,
     };
-    Ok(frame::html(&LinkPage {
-        title: title.to_owned(),
-        purpose,
-        fixed_email,
-        email: form.text("email").to_owned(),
-        name: form.text("name").to_owned(),
-        asks,
-        button,
-        errors,
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &LinkPage {
+            form: markup::form("", &token::new_id(""), true),
+            title: title.to_owned(),
+            purpose,
+            fixed_email,
+            email: form.text("email").to_owned(),
+            name: form.text("name").to_owned(),
+            asks,
+            button,
+            errors,
+        },
+        is_refused,
+    ))
 }
 
 impl Link {

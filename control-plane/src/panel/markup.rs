@@ -9,12 +9,20 @@ use fast_qr::qr::QRBuilder;
 use latchkey_protocol::Rule;
 use latchkey_protocol::right::EVERY;
 
+use super::once;
 use crate::store::KeyState;
 use crate::time::Time;
 
 /// HTML as it stands: nothing of it comes from outside unescaped.
 #[derive(Debug)]
 pub(crate) struct Markup(String);
+
+impl Markup {
+    /// Returns nothing.
+    pub(crate) const fn none() -> Self {
+        Self(String::new())
+    }
+}
 
 impl fmt::Display for Markup {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -23,6 +31,16 @@ impl fmt::Display for Markup {
 }
 
 impl HtmlSafe for Markup {}
+
+/// Returns what a form begins with: what shows that it came from the session's own page, an id by which it
+/// is taken once, and the button that the return key presses in text fields, which would be the first one
+/// of the form otherwise, whatever that does. If the key is to do nothing, the button is disabled.
+pub(crate) fn form(csrf: &str, id: &str, is_sent_by_return: bool) -> Markup {
+    let (disabled, name) = (if is_sent_by_return { "" } else { " disabled" }, once::FIELD);
+    Markup(format!(
+        r#"<div class="form-head visually-hidden" aria-hidden="true"><button tabindex="-1"{disabled}></button><input type="hidden" name="csrf" value="{csrf}"><input type="hidden" name="{name}" value="{id}"></div>"#
+    ))
+}
 
 /// Returns a time: in UTC, until the reader's browser puts it into the reader's zone.
 pub(crate) fn time(at: &Time) -> Markup {
@@ -114,6 +132,17 @@ pub(crate) fn action_name(action: &str) -> String {
 
 /// Returns a message as a sentence: with a capital and a full stop, and code as code.
 pub(crate) fn sentence(message: &str) -> Markup {
+    let mut chars = message.chars();
+    let first: String = chars.next().into_iter().flat_map(char::to_uppercase).collect();
+    let Markup(mut html) = code(&format!("{first}{}", chars.as_str()));
+    if !message.ends_with(['.', '!', '?']) {
+        html.push('.');
+    }
+    Markup(html)
+}
+
+/// Returns a message with what stands between backticks as code.
+pub(crate) fn code(message: &str) -> Markup {
     let mut html = String::with_capacity(message.len() + 16);
     let mut is_code = false;
     for (index, part) in message.split('`').enumerate() {
@@ -121,22 +150,37 @@ pub(crate) fn sentence(message: &str) -> Markup {
             html.push_str(if is_code { "</code>" } else { "<code>" });
             is_code = !is_code;
         }
-        let mut chars = part.chars();
-        if index == 0
-            && let Some(first) = chars.next()
-        {
-            escape(first.to_uppercase(), &mut html);
-        }
-        escape(chars, &mut html);
+        escape(part.chars(), &mut html);
     }
     if is_code {
         html.push_str("</code>");
     }
-    if !message.ends_with(['.', '!', '?']) {
-        html.push('.');
-    }
     Markup(html)
 }
+
+/// Returns the attributes of the field with an id in which something is wrong; another element may describe
+/// it as well.
+pub(crate) fn invalid(id: &str, other: &str) -> Markup {
+    let gap = if other.is_empty() { "" } else { " " };
+    Markup(format!(r#" {INVALID} aria-describedby="{other}{gap}{id}-error""#))
+}
+
+/// Returns the attribute of a field that an element describes.
+pub(crate) fn described(by: &str) -> Markup {
+    Markup(format!(r#" aria-describedby="{by}""#))
+}
+
+/// Returns what is wrong with the field of an id, if anything is.
+pub(crate) fn errors(id: &str, messages: &[&str]) -> Markup {
+    if messages.is_empty() {
+        return Markup::none();
+    }
+    let sentences: Vec<String> = messages.iter().map(|text| sentence(text).to_string()).collect();
+    Markup(format!(r#"<p class="error" id="{id}-error">{}</p>"#, sentences.join(" ")))
+}
+
+/// By what a field in error is known. No text of a page holds it: quotation marks in texts are escaped.
+pub(crate) const INVALID: &str = r#"aria-invalid="true""#;
 
 fn escape(text: impl Iterator<Item = char>, html: &mut String) {
     for character in text {

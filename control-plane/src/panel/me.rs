@@ -5,6 +5,7 @@ use axum::extract::State;
 use axum::http::HeaderMap;
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -23,6 +24,8 @@ struct MePage {
     frame: Frame,
     name: String,
     sessions: Vec<(sessions::Session, bool)>,
+    /// How many of them are not this one.
+    others: u64,
     errors: Errors,
 }
 
@@ -30,9 +33,11 @@ struct MePage {
 pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let name = visitor.person.name.clone();
+    let draft = draft.map(|form| form.text("name").to_owned());
+    let name = draft.unwrap_or_else(|| visitor.person.name.clone());
     page(&app, visitor, name, Errors::default(), &asked).await
 }
 
@@ -109,7 +114,9 @@ async fn page(
         let is_this = session.hash == this;
         (session, is_this)
     });
-    let sessions = sessions.collect();
+    let sessions: Vec<_> = sessions.collect();
+    let others = sessions.iter().filter(|(_, is_this)| !is_this).count() as u64;
     let frame = Frame::new(visitor, "me", "Your profile").after(asked);
-    Ok(frame::html(&MePage { frame, name, sessions, errors }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(&MePage { frame, name, sessions, others, errors }, is_refused))
 }

@@ -1,13 +1,17 @@
 //! Members of an account.
 
 use askama::Template;
+use axum::Extension;
 use axum::extract::{Path, State};
+use axum::http::Method;
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::markup;
+use super::shelf::{Secret, Shelved};
 use crate::api::links::{self as invitations, NewLink};
 use crate::app::App;
 use crate::error::ApiError;
@@ -27,18 +31,26 @@ struct MembersPage {
     /// What was chosen to invite as.
     invited_as: Role,
     errors: Errors,
-    /// The link that was just made.
-    link: Option<String>,
+    /// The link that was just made, and for whom.
+    link: Option<Secret>,
 }
 
 /// Lists members and invitations.
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
+    method: Method,
+    Path(account): Path<String>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    let nobody = (String::new(), Role::Developer);
-    page(&app, visitor, nobody, Errors::default(), None, &asked).await
+    let (email, role) = match &draft {
+        Some(form) => (form.text("email"), Role::named(form.text("role"))),
+        None => ("", None),
+    };
+    let filled = (email.to_owned(), role.unwrap_or(Role::Developer));
+    let link = shown(&app, &visitor, &method, format!("/accounts/{account}/members"));
+    page(&app, visitor, filled, Errors::default(), link, &asked).await
 }
 
 /// Makes an invitation and shows its link once.
@@ -53,15 +65,13 @@ pub(super) async fn invite(
         Purpose::Member { account: visitor.account()?.id.clone(), role, email: email.clone() };
     match invitations::make(&app, visitor.origin(), purpose).await {
         Ok(NewLink { url, .. }) => {
-            page(
-                &app,
-                visitor,
-                (String::new(), role),
-                Errors::default(),
-                Some(url),
-                &Form::default(),
-            )
-            .await
+            let at = format!("/accounts/{}/members", visitor.account()?.id);
+            let link = Secret { text: url, whose: email };
+            let again = lay_aside(&app, &visitor, at, &link);
+            let filled = (String::new(), role);
+            let (errors, asked) = (Errors::default(), Form::default());
+            Ok((again, page(&app, visitor, filled, errors, Some(link), &asked).await?)
+                .into_response())
         }
         Err(error) => {
             page(&app, visitor, (email, role), form_errors(error)?, None, &Form::default()).await
@@ -102,6 +112,23 @@ pub(super) async fn remove(
         })
         .await?;
     Ok(Redirect::to(&to).into_response())
+}
+
+/// Lays a link aside for the one who made it, who sees it once more where the form is sent again.
+pub(super) fn lay_aside(
+    app: &App,
+    visitor: &Visitor,
+    page: String,
+    link: &Secret,
+) -> Extension<Shelved> {
+    let page = Shelved(page);
+    app.panel.shelf.put(visitor.session, &page, link.clone(), 0);
+    Extension(page)
+}
+
+/// Returns the link that a page is to show; who asks for the headers only does not see it.
+pub(super) fn shown(app: &App, visitor: &Visitor, method: &Method, page: String) -> Option<Secret> {
+    (method == Method::GET).then(|| app.panel.shelf.take(visitor.session, &Shelved(page)))?
 }
 
 /// Withdraws an invitation.
@@ -150,7 +177,7 @@ async fn page(
     visitor: Visitor,
     (email, invited_as): (String, Role),
     errors: Errors,
-    link: Option<String>,
+    link: Option<Secret>,
     asked: &Form,
 ) -> Result<Response, Failure> {
     let account = visitor.account()?.id.clone();
@@ -162,5 +189,9 @@ async fn page(
         })
         .await?;
     let frame = Frame::new(visitor, "members", "Members").after(asked);
-    Ok(frame::html(&MembersPage { frame, members, invitations, email, invited_as, errors, link }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &MembersPage { frame, members, invitations, email, invited_as, errors, link },
+        is_refused,
+    ))
 }

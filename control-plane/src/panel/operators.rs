@@ -2,12 +2,16 @@
 
 use askama::Template;
 use axum::extract::{Path, State};
+use axum::http::Method;
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::markup;
+use super::members::{lay_aside, shown};
+use super::shelf::Secret;
 use crate::api::links::{self as invitations, NewLink};
 use crate::app::App;
 use crate::error::ApiError;
@@ -27,16 +31,21 @@ struct OperatorsPage {
     person_email: String,
     errors: Errors,
     /// The link that was just made, and for whom.
-    link: Option<(String, String)>,
+    link: Option<Secret>,
 }
 
 /// Lists operators and invitations.
 pub(super) async fn list(
     State(app): State<App>,
     visitor: Visitor,
+    method: Method,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
-    page(&app, visitor, Default::default(), Errors::default(), None, &asked).await
+    let link = shown(&app, &visitor, &method, PATH.to_owned());
+    let filled =
+        draft.map(|form| (form.text("email").to_owned(), form.text("person_email").to_owned()));
+    page(&app, visitor, filled.unwrap_or_default(), Errors::default(), link, &asked).await
 }
 
 /// Makes an invitation and shows its link once.
@@ -98,8 +107,11 @@ async fn show_link(
     let made: Result<NewLink, ApiError> = invitations::make(app, visitor.origin(), purpose).await;
     match made {
         Ok(NewLink { url, .. }) => {
-            let link = Some((email, url));
-            page(app, visitor, Default::default(), Errors::default(), link, &Form::default()).await
+            let link = Secret { text: url, whose: email };
+            let again = lay_aside(app, &visitor, PATH.to_owned(), &link);
+            let (filled, asked) = (Default::default(), Form::default());
+            let page = page(app, visitor, filled, Errors::default(), Some(link), &asked).await?;
+            Ok((again, page).into_response())
         }
         Err(error) => {
             let filled = (email, String::new());
@@ -113,7 +125,7 @@ async fn page(
     visitor: Visitor,
     (email, person_email): (String, String),
     errors: Errors,
-    link: Option<(String, String)>,
+    link: Option<Secret>,
     asked: &Form,
 ) -> Result<Response, Failure> {
     let now_ms = Time::now().as_ms();
@@ -122,13 +134,12 @@ async fn page(
     people.retain(|person| person.is_operator);
     let frame = Frame::new(visitor, "operators", "Operators").after(asked);
     let operators = people;
-    Ok(frame::html(&OperatorsPage {
-        frame,
-        operators,
-        invitations,
-        email,
-        person_email,
-        errors,
-        link,
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &OperatorsPage { frame, operators, invitations, email, person_email, errors, link },
+        is_refused,
+    ))
 }
+
+/// Path of the page.
+const PATH: &str = "/operators";

@@ -4,14 +4,15 @@ use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
 
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
 use super::limit_rows::{self, LimitRow};
 use super::markup;
-use crate::api::plans::{define, withdraw};
+use crate::api::fields::Fields;
+use crate::api::plans::{define_with, withdraw};
 use crate::app::App;
-use crate::error::ApiError;
 use crate::session::Visitor;
 use crate::store::{Page, Plan, plans};
 
@@ -43,13 +44,19 @@ struct PlanPage {
     name: String,
     max_user_keys: String,
     limits: Vec<LimitRow>,
+    /// Which limits saving would remove, where that has to be asked.
+    drops: String,
     errors: Errors,
     /// Whether it holds what was not saved.
     is_changed: bool,
 }
 
 /// Shows the form of a new plan.
-pub(super) async fn new(visitor: Visitor) -> Result<Response, Failure> {
+pub(super) async fn new(visitor: Visitor, Draft(draft): Draft) -> Result<Response, Failure> {
+    if let Some(form) = draft {
+        let id = form.text("id").to_owned();
+        return Ok(frame::html(&filled_in(visitor, None, id, &form)));
+    }
     Ok(frame::html(&PlanPage {
         frame: Frame::new(visitor, "plans", "New plan"),
         path: None,
@@ -57,6 +64,7 @@ pub(super) async fn new(visitor: Visitor) -> Result<Response, Failure> {
         name: String::new(),
         max_user_keys: "10".to_owned(),
         limits: vec![LimitRow::blank(0)],
+        drops: String::new(),
         errors: Errors::default(),
         is_changed: false,
     }))
@@ -79,14 +87,19 @@ pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
     Path(id): Path<String>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let plan = app.store.read(move |db| plans::get(db, &id)).await?;
+    if let Some(form) = draft {
+        return Ok(frame::html(&filled_in(visitor, Some(&plan), plan.id.clone(), &form)));
+    }
     let limits = plan.limits.iter().enumerate().map(|(number, limit)| LimitRow::of(number, limit));
     Ok(frame::html(&PlanPage {
         frame: Frame::new(visitor, "plans", plan.name.clone()).after(&asked),
         path: Some(path(&plan.id)),
         limits: limits.collect(),
+        drops: String::new(),
         max_user_keys: plan.max_user_keys.to_string(),
         id: plan.id,
         name: plan.name,
@@ -103,9 +116,8 @@ pub(super) async fn save(
     form: Form,
 ) -> Result<Response, Failure> {
     let wanted = id.clone();
-    app.store.read(move |db| plans::get(db, &wanted)).await?;
-    let path = Some(path(&id));
-    put(&app, visitor, path, id, false, &form).await
+    let before = app.store.read(move |db| plans::get(db, &wanted)).await?;
+    put(&app, visitor, Some(before), id, false, &form).await
 }
 
 /// Removes a plan that no account has.
@@ -121,50 +133,60 @@ pub(super) async fn delete(
 async fn put(
     app: &App,
     visitor: Visitor,
-    path: Option<String>,
+    before: Option<Plan>,
     id: String,
     is_taken: bool,
     form: &Form,
 ) -> Result<Response, Failure> {
+    let mut page = filled_in(visitor, before.as_ref(), id, form);
+    if let Some(reshape) = form.reshapes("limit") {
+        reshape.apply(&mut page.limits, |row| row.number, LimitRow::blank);
+        return Ok(frame::html(&page));
+    }
+    let of_before = before.map(|before| before.limits).unwrap_or_default();
+    if let Some(drops) = limit_rows::unasked_drops(&of_before, &page.limits, form) {
+        page.drops = drops;
+        return Ok(frame::html(&page));
+    }
+    let mut fields = Fields::default();
+    let limits = limit_rows::limits(&page.limits, &mut fields);
+    let max_user_keys = page.max_user_keys.parse().unwrap_or_else(|_| {
+        let found = &page.max_user_keys;
+        fields.add("max_user_keys", format!("expected a whole number, found `{found}`"));
+        0
+    });
+    if is_taken {
+        fields.add("plan", format!("there is a plan `{}` already", page.id));
+    }
+    let plan = Plan { id: page.id.clone(), name: page.name.clone(), limits, max_user_keys };
+    match define_with(app, page.frame.visitor.origin(), plan, fields).await {
+        Ok((_, plan)) => {
+            let to = format!("{}?done=plan-saved", path(&plan.id));
+            Ok(Redirect::to(&to).into_response())
+        }
+        Err(error) => {
+            page.errors = form_errors(error)?;
+            limit_rows::put_errors(&mut page.limits, &page.errors);
+            Ok(frame::form_page(&page, true))
+        }
+    }
+}
+
+/// Returns the page of a plan with what was filled in.
+fn filled_in(visitor: Visitor, before: Option<&Plan>, id: String, form: &Form) -> PlanPage {
+    let path = before.map(|before| path(&before.id));
     let title = if path.is_some() { id.as_str() } else { "New plan" };
-    let mut page = PlanPage {
+    PlanPage {
         frame: Frame::new(visitor, "plans", title),
         path,
         name: form.text("name").to_owned(),
         max_user_keys: form.text("max_user_keys").to_owned(),
         limits: limit_rows::read(form),
+        drops: String::new(),
         errors: Errors::default(),
         is_changed: true,
         id,
-    };
-    if let Some(reshape) = form.reshapes("limit") {
-        reshape.apply(&mut page.limits, |row| row.number, LimitRow::blank);
-        return Ok(frame::html(&page));
     }
-    let mut errors = Errors::default();
-    let limits = limit_rows::limits(&page.limits, &mut errors);
-    let max_user_keys = page.max_user_keys.parse().unwrap_or_else(|_| {
-        let found = &page.max_user_keys;
-        errors.add("max_user_keys", &format!("expected a whole number, found `{found}`"));
-        0
-    });
-    if is_taken {
-        errors.add("plan", &format!("there is a plan `{}` already", page.id));
-    }
-    if errors.is_empty() {
-        let plan = Plan { id: page.id.clone(), name: page.name.clone(), limits, max_user_keys };
-        let defined: Result<_, ApiError> = define(app, page.frame.visitor.origin(), plan).await;
-        match defined {
-            Ok((_, plan)) => {
-                let to = format!("{}?done=plan-saved", self::path(&plan.id));
-                return Ok(Redirect::to(&to).into_response());
-            }
-            Err(error) => errors = form_errors(error)?,
-        }
-    }
-    limit_rows::put_errors(&mut page.limits, &errors);
-    page.errors = errors;
-    Ok(frame::html(&page))
 }
 
 fn path(id: &str) -> String {

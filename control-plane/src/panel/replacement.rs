@@ -6,6 +6,7 @@ use axum::response::Response;
 use latchkey_protocol::{KeyKind, Window};
 
 use super::chart::{Chart, Value};
+use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
@@ -66,10 +67,12 @@ pub(super) async fn show(
     State(app): State<App>,
     visitor: Visitor,
     Path((_, id)): Path<(String, String)>,
+    Draft(draft): Draft,
     Asked(asked): Asked,
 ) -> Result<Response, Failure> {
     let old = replaceable(&app, &visitor, &id).await?;
-    let name = format!("{} ({})", old.name, Time::now().to_day());
+    let draft = draft.map(|form| form.text("name").to_owned());
+    let name = draft.unwrap_or_else(|| format!("{} ({})", old.name, Time::now().to_day()));
     page(&app, visitor, old, name, Errors::default(), &asked).await
 }
 
@@ -99,7 +102,7 @@ pub(super) async fn create(
         replaces: Some(replaced.id),
     };
     match issue(&app, &old.account, visitor.origin(), body).await {
-        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, token, "key-created")),
+        Ok((key, token)) => Ok(hand_over(&app, &visitor, &key, &token, "key-created")),
         Err(error) => page(&app, visitor, old, name, form_errors(error)?, &Form::default()).await,
     }
 }
@@ -131,18 +134,22 @@ async fn page(
     let quiet_seconds = asked.text("quiet").parse().unwrap_or(86_400);
     let quiet_ms = i64::try_from(quiet_seconds).unwrap_or(i64::MAX).saturating_mul(1000);
     let quiet_at = old.last_used_at.map(|used| used.as_ms().saturating_add(quiet_ms));
-    Ok(frame::html(&ReplacementPage {
-        frame: Frame::new(visitor, "keys", format!("Replace {}", old.name)).after(asked),
-        old: side(&facts, old, now),
-        new: replacement.map(|key| side(&facts, key, now)),
-        window: facts.window(),
-        // A replacement may exceed the plan by one.
-        is_full: count > facts.plan.max_user_keys,
-        suggestion,
-        errors,
-        quiet_seconds,
-        quiet_at: quiet_at.filter(|at_ms| *at_ms > now.as_ms()).map(Time::from_ms),
-    }))
+    let is_refused = !errors.is_empty();
+    Ok(frame::form_page(
+        &ReplacementPage {
+            frame: Frame::new(visitor, "keys", format!("Replace {}", old.name)).after(asked),
+            old: side(&facts, old, now),
+            new: replacement.map(|key| side(&facts, key, now)),
+            window: facts.window(),
+            // A replacement may exceed the plan by one.
+            is_full: count > facts.plan.max_user_keys,
+            suggestion,
+            errors,
+            quiet_seconds,
+            quiet_at: quiet_at.filter(|at_ms| *at_ms > now.as_ms()).map(Time::from_ms),
+        },
+        is_refused,
+    ))
 }
 
 fn side(facts: &Facts, key: Key, now: Time) -> Side {

@@ -30,6 +30,8 @@ use crate::token;
 struct SignInPage {
     email: String,
     next: String,
+    /// Whether a form was kept that came after its session had ended.
+    has_draft: bool,
     error: Option<&'static str>,
 }
 
@@ -44,7 +46,8 @@ pub(super) async fn show(
     if session::find_visitor(&app, &parts).await?.is_some() {
         return Ok(Redirect::to(&next).into_response());
     }
-    Ok(frame::html(&SignInPage { email: String::new(), next, error: None }))
+    let has_draft = asked.has("kept");
+    Ok(frame::html(&SignInPage { email: String::new(), next, has_draft, error: None }))
 }
 
 /// Signs a person in.
@@ -65,7 +68,7 @@ pub(super) async fn sign_in(
         }
         None => {
             let error = Some("The e-mail address or the password is not right.");
-            let page = SignInPage { email, next, error };
+            let page = SignInPage { email, next, has_draft: false, error };
             Ok((StatusCode::UNAUTHORIZED, frame::html(&page)).into_response())
         }
     }

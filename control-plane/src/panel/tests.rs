@@ -1,11 +1,14 @@
 //! Every route of the panel for every kind of visitor, from the table of routes.
 
+mod forms;
+
 use std::net::SocketAddr;
 use std::sync::Arc;
 
 use axum::Router;
 use axum::body::{Body, to_bytes};
 use axum::extract::ConnectInfo;
+use axum::http::response::Parts;
 use axum::http::{Method, Request, StatusCode, header};
 use latchkey_protocol::KeyHash;
 use tokio::sync::watch;
@@ -176,6 +179,20 @@ impl World {
         csrf: &str,
         headers: &[(&str, &str)],
     ) -> (StatusCode, String, String) {
+        let (answer, body) = self.exchange(method, path, who, csrf, headers).await;
+        let location = answer.headers.get(header::LOCATION);
+        let location = location.map(|value| value.to_str().unwrap().to_owned());
+        (answer.status, location.unwrap_or_default(), body)
+    }
+
+    async fn exchange(
+        &self,
+        method: &Method,
+        path: &str,
+        who: Who,
+        csrf: &str,
+        headers: &[(&str, &str)],
+    ) -> (Parts, String) {
         let mut request = Request::builder()
             .method(method)
             .uri(path)
@@ -188,11 +205,9 @@ impl World {
         let mut request = request.body(Body::from(body)).unwrap();
         request.extensions_mut().insert(ConnectInfo(SocketAddr::from(([127, 0, 0, 1], 1))));
         let answer = self.router.clone().oneshot(request).await.unwrap();
-        let status = answer.status();
-        let location = answer.headers().get(header::LOCATION);
-        let location = location.map(|value| value.to_str().unwrap().to_owned());
-        let body = to_bytes(answer.into_body(), usize::MAX).await.unwrap();
-        (status, location.unwrap_or_default(), String::from_utf8_lossy(&body).into_owned())
+        let (parts, body) = answer.into_parts();
+        let body = to_bytes(body, usize::MAX).await.unwrap();
+        (parts, String::from_utf8_lossy(&body).into_owned())
     }
 
     /// Returns how many entries the audit log has: whatever was changed is there.

@@ -83,12 +83,16 @@ pub(super) async fn show(State(app): State<App>, visitor: Visitor) -> Result<Res
             path: format!("/accounts/{}/keys/{}", account.id, key.id),
             name: key.name,
             used: key.used,
-            share: percent(key.used, keys_total),
+            share: 0,
             last_used_at: key.last_used_at,
             limits: key.limits,
         })
         .collect();
     keys.sort_by_key(|key| std::cmp::Reverse(key.used));
+    let used: Vec<u64> = keys.iter().map(|key| key.used).collect();
+    for (key, share) in keys.iter_mut().zip(shares(&used)) {
+        key.share = share;
+    }
     let day_rows = every_day(&usage.days, now_ms);
     Ok(frame::html(&UsagePage {
         frame: Frame::new(visitor, "usage", "Usage"),
@@ -211,6 +215,26 @@ fn percent(part: u64, whole: u64) -> u64 {
     u64::try_from(u128::from(part) * 100 / u128::from(whole)).unwrap_or(u64::MAX)
 }
 
+/// Returns parts in hundredths of their sum, which add up to 100 unless the sum is nothing: each is rounded
+/// down, and what is left goes to those that lost most by that.
+fn shares(parts: &[u64]) -> Vec<u64> {
+    let whole: u128 = parts.iter().map(|part| u128::from(*part)).sum();
+    if whole == 0 {
+        return vec![0; parts.len()];
+    }
+    let exact = parts.iter().map(|part| u128::from(*part) * 100);
+    let mut shares: Vec<u64> =
+        exact.clone().map(|part| u64::try_from(part / whole).unwrap_or(100)).collect();
+    let left = 100_u64.saturating_sub(shares.iter().sum());
+    let mut losses: Vec<(u128, &mut u64)> =
+        exact.map(|part| part % whole).zip(shares.iter_mut()).collect();
+    losses.sort_by_key(|(loss, _)| std::cmp::Reverse(*loss));
+    for (_, share) in losses.into_iter().zip(0..left).map(|(loss, _)| loss) {
+        *share += 1;
+    }
+    shares
+}
+
 impl LimitView {
     /// Returns whose calls count, where not all do.
     pub(super) fn whose(&self) -> &'static str {
@@ -233,3 +257,27 @@ const DAYS_SHOWN: u32 = 30;
 
 /// A day of hours.
 const WINDOWS_SHOWN: u32 = 24;
+
+#[cfg(test)]
+mod tests {
+    use proptest::prelude::*;
+
+    use super::*;
+
+    #[test]
+    fn shares_of_three_equal_keys_add_up() {
+        assert_eq!(shares(&[1, 1, 1]), [34, 33, 33]);
+        assert_eq!(shares(&[2, 1]), [67, 33]);
+        assert_eq!(shares(&[u64::MAX, u64::MAX]), [50, 50]);
+        assert_eq!(shares(&[0, 0]), [0, 0]);
+    }
+
+    proptest! {
+        #[test]
+        fn shares_always_add_up(parts in prop::collection::vec(0..=u64::MAX, 1..300)) {
+            let shares = shares(&parts);
+            let whole = if parts.iter().all(|part| *part == 0) { 0 } else { 100 };
+            prop_assert_eq!(shares.iter().sum::<u64>(), whole);
+        }
+    }
+}

@@ -74,7 +74,7 @@ pub(crate) fn search(
 ) -> Result<Vec<Account>, StoreError> {
     let mut statement = connection.prepare_cached(
         "SELECT id, name, plan, profile, created_at_ms, is_suspended FROM accounts
-         WHERE id > ?1 AND (?2 = '' OR instr(lower(id || char(10) || name), lower(?2)) > 0)
+         WHERE id > ?1 AND (?2 = '' OR instr(fold(id || char(10) || name), fold(?2)) > 0)
          ORDER BY id LIMIT ?3",
     )?;
     let after = page.after.as_deref().unwrap_or_default();

@@ -93,7 +93,7 @@ pub(crate) fn search(
     let mut statement = connection.prepare_cached(&format!(
         "{SELECT}
          WHERE (?1 IS NULL OR account = ?1)
-           AND (?2 IS NULL OR instr(lower(actor), lower(?2)) > 0)
+           AND (?2 IS NULL OR instr(fold(actor), fold(?2)) > 0)
            AND (?3 IS NULL OR substr(action, 1, length(?3)) = ?3)
            AND (?4 IS NULL OR subject = ?4)
            AND (?5 IS NULL OR at_ms >= ?5) AND (?6 IS NULL OR at_ms < ?6)

@@ -14,8 +14,8 @@ use crate::time::Time;
 
 pub(super) use find::read_kind;
 pub(crate) use find::{
-    KeyFilter, all, application, by_hash, count, get, list, replacements, rules_since, sealed,
-    user_defined,
+    KeyFilter, all, application, by_hash, count, former_last_used, get, list, replacements,
+    rules_since, sealed, user_defined,
 };
 
 /// A key, as the API shows it.
@@ -296,6 +296,30 @@ pub(crate) fn regenerate(
     let after = get(&change.transaction, account, id, change.now_ms)?;
     let details = json!({"before": before, "after": after, "grace_seconds": grace_ms / 1000});
     change.audit(Some(account), "key.regenerate", id, &details)?;
+    Ok(after)
+}
+
+/// Ends the grace of the tokens that a key had before: only its present one works from then on.
+pub(crate) fn end_grace(
+    change: &mut Change<'_>,
+    account: &str,
+    id: &str,
+) -> Result<Key, StoreError> {
+    let before = get(&change.transaction, account, id, change.now_ms)?;
+    change.expect(&before)?;
+    refuse_revoked(&before)?;
+    if before.previous_token_until.is_none() {
+        return Err(StoreError::Conflict(format!(
+            "no token before the present one of key `{id}` works"
+        )));
+    }
+    touch(change, id)?;
+    change
+        .transaction
+        .execute("DELETE FROM tokens WHERE key = ?1 AND grace_ends_at_ms IS NOT NULL", [id])?;
+    let after = get(&change.transaction, account, id, change.now_ms)?;
+    let details = json!({"before": before, "after": after});
+    change.audit(Some(account), "key.end_grace", id, &details)?;
     Ok(after)
 }
 

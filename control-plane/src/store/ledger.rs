@@ -213,6 +213,14 @@ impl Records for LedgerRecords<'_> {
             // The account was removed since.
             return Ok(());
         }
+        if let Some(ends_at_ms) = usage.token_ends_at_ms {
+            // A token is known by its end: that of the present one is its key's, if it has any.
+            let mut touch = self.connection.prepare_cached(
+                "UPDATE tokens SET last_used_at_ms = max(coalesce(last_used_at_ms, 0), ?3)
+                 WHERE key = ?1 AND grace_ends_at_ms = ?2",
+            )?;
+            touch.execute(params![usage.key, to_sql(ends_at_ms), at_ms])?;
+        }
         let mut add = self.connection.prepare_cached(
             "INSERT INTO key_usage (account, key, bucket_seconds, bucket, count)
              VALUES (?1, ?2, ?3, ?4, ?5)

@@ -8,7 +8,7 @@ use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
 use super::disk::is_fault;
-use super::{MIGRATIONS, StoreError};
+use super::{MIGRATIONS, StoreError, fold};
 
 /// The store's file, opened.
 pub(super) struct Opened {
@@ -78,7 +78,9 @@ fn open_unchanging(path: &Path) -> Result<Connection, StoreError> {
     }
     let uri = format!("file:{}?mode=ro&immutable=1", escaped(path));
     let flags = OpenFlags::SQLITE_OPEN_READ_ONLY | OpenFlags::SQLITE_OPEN_URI;
-    Ok(Connection::open_with_flags(uri, flags)?)
+    let connection = Connection::open_with_flags(uri, flags)?;
+    fold::register(&connection)?;
+    Ok(connection)
 }
 
 /// Opens a copy where there is room for one, with what is in the write-ahead log: without it, a key that was
@@ -96,6 +98,7 @@ fn open_copy(path: &Path) -> Result<Connection, StoreError> {
         let _: i64 =
             connection.query_row("SELECT count(*) FROM sqlite_master", [], |row| row.get(0))?;
         connection.execute_batch("PRAGMA query_only = ON;")?;
+        fold::register(&connection)?;
         Ok(connection)
     })();
     // The files go when the connection does.
@@ -112,7 +115,7 @@ fn set_up(connection: &Connection) -> Result<(), StoreError> {
          PRAGMA temp_store = MEMORY;
          PRAGMA busy_timeout = 5000;",
     )?;
-    Ok(())
+    Ok(fold::register(connection)?)
 }
 
 /// Reports whether the file can be read and has the schema of this version.

@@ -123,6 +123,7 @@ mod tests {
             count: 1,
             rights: rights
                 .map(|rights| rights.iter().map(|right| right.parse().unwrap()).collect()),
+            token_ends_at_ms: None,
         }
     }
 

@@ -79,7 +79,7 @@ impl Edits {
 
     /// Adds the identity headers.
     pub(super) fn identify(&mut self, holder: &Holder) {
-        let Holder { account, key } = holder;
+        let Holder { account, key, .. } = holder;
         self.set = vec![(ACCOUNT_HEADER, Arc::clone(account)), (KEY_HEADER, Arc::clone(key))];
     }
 }

@@ -312,7 +312,7 @@ fn record(judgement: &Judgement<'_>, headers: Headers<'_>, waits: bool) {
     let path = judgement.edits.path.as_deref().or_else(|| headers.text(":path"));
     let path = path.unwrap_or_default().as_bytes();
     host::set_filter_state("latchkey_path", path);
-    if let Some(Holder { account, key }) = &judgement.holder {
+    if let Some(Holder { account, key, .. }) = &judgement.holder {
         host::set_filter_state("latchkey_account", account.as_bytes());
         host::set_filter_state("latchkey_key", key.as_bytes());
     }

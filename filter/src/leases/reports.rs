@@ -1,6 +1,7 @@
 //! What is to be reported: what was spent of leases, on credit, and with each key.
 
 use std::collections::{BTreeMap, BTreeSet};
+use std::num::NonZeroU64;
 use std::sync::Arc;
 
 use latchkey_protocol::lease::{Credit, KeyUsage, LeaseCall, LeaseReport, MAX_ENTRIES};
@@ -15,11 +16,22 @@ pub(super) struct Reports {
     /// Leases that are closed, or go on.
     pub(super) leases: Vec<LeaseReport>,
     credits: BTreeMap<(Subject, u64), u64>,
-    usage: BTreeMap<(Arc<str>, Arc<str>, u64), KeyUsage>,
+    usage: BTreeMap<Use, KeyUsage>,
     /// Number of rights in `usage`.
     rights: usize,
     /// Local time at which it is due.
     due_at_ms: Option<u64>,
+}
+
+/// What is reported of calls in one sum.
+#[derive(Debug, PartialEq, Eq, PartialOrd, Ord)]
+struct Use {
+    account: Arc<str>,
+    key: Arc<str>,
+    /// Number of the hour since the epoch.
+    hour: u64,
+    /// When the token ends with which they were made.
+    token_ends_at_ms: Option<NonZeroU64>,
 }
 
 impl Reports {
@@ -52,8 +64,13 @@ impl Reports {
 
     /// Counts a call for the key with which it was made, and notes the rights that it took.
     pub(super) fn add_use(&mut self, holder: &Holder, exercised: &BTreeSet<Right>, at_ms: u64) {
-        let Holder { account, key } = holder;
-        let entry = (Arc::clone(account), Arc::clone(key), at_ms / HOUR_MS);
+        let Holder { account, key, token_ends_at_ms } = holder;
+        let entry = Use {
+            account: Arc::clone(account),
+            key: Arc::clone(key),
+            hour: at_ms / HOUR_MS,
+            token_ends_at_ms: *token_ends_at_ms,
+        };
         if self.usage.len() >= MAX_REMEMBERED && !self.usage.contains_key(&entry) {
             return;
         }
@@ -63,6 +80,7 @@ impl Reports {
             last_used_at_ms: at_ms,
             count: 0,
             rights: Some(BTreeSet::new()),
+            token_ends_at_ms: token_ends_at_ms.map(NonZeroU64::get),
         });
         usage.count += 1;
         usage.last_used_at_ms = usage.last_used_at_ms.max(at_ms);

@@ -1,3 +1,5 @@
+use std::num::NonZeroU64;
+
 use latchkey_protocol::lease::{Credit, Grant, LeaseOutcome, LeaseReport, LimitState, Refusal};
 
 use super::*;
@@ -274,7 +276,7 @@ fn recalled_lease_is_given_back_at_once() {
 }
 
 fn holder() -> Holder {
-    Holder { account: "acme".into(), key: "key_1".into() }
+    Holder { account: "acme".into(), key: "key_1".into(), token_ends_at_ms: None }
 }
 
 #[test]
@@ -506,6 +508,22 @@ fn flood_of_addresses_fills_no_memory() {
     assert_eq!(leases.charge(&from(20_000), at(20_001), true), Charged::NoLease);
 }
 
+/// After a regeneration one wants to see whether anybody still sends the token before.
+#[test]
+fn use_of_a_token_in_its_grace_is_told_apart() {
+    let mut leases = with_lease(&dues(), 9);
+    let former = Holder { token_ends_at_ms: NonZeroU64::new(EPOCH_MS + 60_000), ..holder() };
+    for (holder, ms) in [(&former, 2), (&holder(), 3), (&holder(), 4)] {
+        leases.note_use(holder, &BTreeSet::new(), at(ms));
+    }
+    let usage = call(&mut leases, 1_500).usage;
+    let told: Vec<_> = usage
+        .iter()
+        .map(|usage| (usage.token_ends_at_ms, usage.count, usage.last_used_at_ms - EPOCH_MS))
+        .collect();
+    assert_eq!(told, [(None, 2, 4), (Some(EPOCH_MS + 60_000), 1, 2)]);
+}
+
 /// A call that is too large would be refused, and all that it reports be lost.
 #[test]
 fn call_holds_no_more_rights_than_the_control_plane_takes() {
@@ -513,7 +531,7 @@ fn call_holds_no_more_rights_than_the_control_plane_takes() {
     let rights: BTreeSet<Right> =
         (0..2_000).map(|right| Right::new(&format!("type{right}"), "read")).collect();
     for key in 0..10 {
-        let holder = Holder { account: "acme".into(), key: format!("key_{key}").into() };
+        let holder = Holder { key: format!("key_{key}").into(), ..holder() };
         leases.note_use(&holder, &rights, at(2));
     }
     let mut reported = 0;

@@ -137,6 +137,7 @@ async fn pages_can_be_read_by_everyone() {
         look(&panel, &format!("test-result-{width}-{scheme}"), &mut found).await;
         panel.open(&path("/accounts/acme/keys/KEY", &keys)).await;
         browser.click("Regenerate").await.unwrap();
+        browser.click("Make a new token").await.unwrap();
         browser.wait_for("It is shown this once.").await.unwrap();
         browser.click("QR code").await.unwrap();
         look(&panel, &format!("token-{width}-{scheme}"), &mut found).await;
@@ -170,6 +171,10 @@ async fn look(panel: &Panel, name: &str, found: &mut Findings) {
     let browser = &panel.browser;
     browser.picture(&output().join(format!("{name}.png"))).await.unwrap();
     assert!(browser.overflow().await.unwrap() <= 0, "{name} is wider than the window");
+    let cut_off = browser.run(CUT_OFF, vec![]).await.unwrap();
+    assert!(!name.contains("-360-") || cut_off == json!([]), "{name}: {cut_off}");
+    let gap = browser.run(GAP, vec![]).await.unwrap().as_f64().unwrap();
+    assert!(gap < 80.0, "{name} is stretched: {gap}");
     for (rule, parts) in browser.accessibility().await.unwrap() {
         let parts = parts.into_iter().map(|part| format!("{name}: {part}"));
         found.entry(rule).or_default().extend(parts);
@@ -272,6 +277,12 @@ const BROKEN: &str = "return [window.broken === 1, document.querySelectorAll('[d
 
 /// Breaks out of texts, attributes and scripts, wherever nothing is escaped.
 const PAYLOAD: &str = "'\"></textarea></title><script data-evil>window.broken=1</script><img data-evil src=x onerror=window.broken=1>{{7*7}}";
+
+/// Tables whose columns are beyond the edge of their card.
+const CUT_OFF: &str = "return [...document.querySelectorAll('.scroll:has(table)')].filter((e) => e.scrollWidth > e.clientWidth).map((e) => e.getAttribute('aria-label'))";
+
+/// The largest distance between parts of a page, in pixels.
+const GAP: &str = "const parts = [...document.querySelectorAll('#content > *')].map((e) => e.getBoundingClientRect()); return Math.max(0, ...parts.slice(1).map((part, index) => part.top - parts[index].bottom))";
 
 /// Folder of what the test leaves to be looked at.
 fn output() -> PathBuf {

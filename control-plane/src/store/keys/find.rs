@@ -58,9 +58,9 @@ pub(crate) fn user_defined(
 ) -> Result<Vec<Key>, StoreError> {
     let sql = format!(
         "{SELECT} WHERE keys.account = ?1 AND keys.kind = ?2 AND (?3 OR keys.revoked_at_ms IS NULL)
-           AND (?4 = '' OR instr(lower(concat_ws(char(10), keys.name, keys.environment, keys.note,
+           AND (?4 = '' OR instr(fold(concat_ws(char(10), keys.name, keys.environment, keys.note,
                  (SELECT hint FROM tokens WHERE tokens.key = keys.id AND grace_ends_at_ms IS NULL))),
-                 lower(?4)) > 0)
+                 fold(?4)) > 0)
            AND (?5 IS NULL OR keys.sequence < (SELECT sequence FROM keys WHERE id = ?5))
          ORDER BY keys.sequence DESC LIMIT ?6"
     );
@@ -116,6 +116,19 @@ pub(crate) fn sealed(
     )?;
     let ids = statement.query_map([account], |row| row.get(0))?;
     Ok(ids.collect::<Result<_, _>>()?)
+}
+
+/// Returns when one of the tokens that a key had before was last used in its grace, if proxies have told of
+/// that.
+pub(crate) fn former_last_used(
+    connection: &Connection,
+    key: &str,
+    now_ms: i64,
+) -> Result<Option<Time>, StoreError> {
+    let sql = "SELECT max(last_used_at_ms) FROM tokens WHERE key = ?1 AND grace_ends_at_ms > ?2";
+    let mut statement = connection.prepare_cached(sql)?;
+    let at_ms: Option<i64> = statement.query_row(params![key, now_ms], |row| row.get(0))?;
+    Ok(at_ms.map(Time::from_ms))
 }
 
 /// Returns how many user defined keys of an account count against its plan.
