@@ -31,6 +31,7 @@ mod operators;
 mod picture;
 mod plans;
 mod proxies;
+mod relation_rows;
 mod replacement;
 mod shelf;
 mod sign_in;
