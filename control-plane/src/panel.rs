@@ -31,6 +31,7 @@ mod operators;
 mod picture;
 mod plans;
 mod proxies;
+mod relation_rows;
 mod replacement;
 mod shelf;
 mod sign_in;
@@ -68,7 +69,9 @@ pub(crate) struct Panel {
     /// Tokens and links that were just made and are about to be shown.
     shelf: Shelf,
     /// Forms that were taken, with what came of them.
-    pub(crate) taken: Taken,
+    taken: Taken,
+    /// The same for forms of one-time links: strangers who send many push out no one's who is signed in.
+    taken_of_links: Taken,
     /// Forms that came after their session had ended.
     drafts: Drafts,
     /// Whose turn it is to work out what a key may call.
@@ -88,6 +91,7 @@ impl Panel {
             throttle: Throttle::new(),
             shelf: Shelf::default(),
             taken: Taken::default(),
+            taken_of_links: Taken::default(),
             drafts: Drafts::default(),
             docs: Semaphore::new(1),
         })

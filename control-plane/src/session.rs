@@ -135,7 +135,7 @@ async fn admit(
         }
         // Also where the session or the right to do it ended with what the form did.
         if let Some(sent) = sent(app, needs, &parts, &form) {
-            if let Some(answer) = app.panel.taken.again(app, &sent).await {
+            if let Some(answer) = once::again(app, &sent).await {
                 return Err(answer);
             }
             parts.extensions.insert(sent);
@@ -186,7 +186,7 @@ async fn admit(
 fn sent(app: &App, needs: Needs, parts: &Parts, form: &Form) -> Option<Sent> {
     let path = parts.uri.path();
     if needs == Needs::Nothing {
-        return Sent::of(KeyHash::of(path.as_bytes()), path, form);
+        return Sent::of_link(path, form);
     }
     let secret = presented(&parts.headers, app)?;
     let is_own = form.text("csrf").as_bytes().ct_eq(csrf_of(&secret).as_bytes());

@@ -1,20 +1,18 @@
 //! Content types with their relations.
 
-use std::collections::BTreeMap;
-
 use askama::Template;
 use axum::extract::{Path, State};
 use axum::response::{IntoResponse, Redirect, Response};
-use latchkey_filter::profile::keys::{KeyRules, ResourceNames};
-use latchkey_protocol::right::EVERY;
+use latchkey_filter::profile::keys::ResourceNames;
 use latchkey_protocol::{Relation, Resource};
 
 use super::drafts::Draft;
 use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form, encode};
 use super::frame::{self, Frame};
-use super::markup::{self, Markup};
+use super::markup;
 use super::picture::Picture;
+use super::relation_rows::{self, RelationRow};
 use crate::api::resources::{check, define};
 use crate::app::App;
 use crate::error::ApiError;
@@ -85,17 +83,6 @@ impl TypePage {
     }
 }
 
-/// A relation as a row of the form.
-#[derive(Clone, Debug)]
-struct RelationRow {
-    number: usize,
-    field: String,
-    /// Names of types with commas between, or `*`.
-    targets: String,
-    /// What is wrong with `field` and `targets`.
-    errors: Errors,
-}
-
 /// Shows the form of a new content type.
 pub(super) async fn new(
     State(app): State<App>,
@@ -104,7 +91,16 @@ pub(super) async fn new(
 ) -> Result<Response, Failure> {
     if let Some(form) = draft {
         let name = form.text("name").to_owned();
-        return page(&app, visitor, None, name, read_rows(&form), Errors::default(), None).await;
+        return page(
+            &app,
+            visitor,
+            None,
+            name,
+            relation_rows::read(&form),
+            Errors::default(),
+            None,
+        )
+        .await;
     }
     page(&app, visitor, None, String::new(), Vec::new(), Errors::default(), Some(&Form::default()))
         .await
@@ -130,7 +126,16 @@ pub(super) async fn show(
 ) -> Result<Response, Failure> {
     if let Some(form) = draft {
         let path = Some(path(&account, &name));
-        return page(&app, visitor, path, name, read_rows(&form), Errors::default(), None).await;
+        return page(
+            &app,
+            visitor,
+            path,
+            name,
+            relation_rows::read(&form),
+            Errors::default(),
+            None,
+        )
+        .await;
     }
     let wanted = name.clone();
     let resource = app.store.read(move |db| resources::get(db, &account, &wanted)).await?;
@@ -180,19 +185,19 @@ async fn put(
     name: String,
     form: &Form,
 ) -> Result<Response, Failure> {
-    let mut rows = read_rows(form);
+    let mut rows = relation_rows::read(form);
     if let Some(reshape) = form.reshapes("relation") {
         reshape.apply(&mut rows, |row| row.number, RelationRow::blank);
         return page(app, visitor, path, name, rows, Errors::default(), None).await;
     }
     rows.retain(|row| !(row.field.is_empty() && row.targets.is_empty()));
     let account = visitor.account()?.id.clone();
-    check_rows(&mut rows, app.key_rules(&account).await?);
+    relation_rows::check_all(&mut rows, app.key_rules(&account).await?);
     let mut errors = Errors::default();
     if path.is_none() && exists(app, &account, &name).await? {
         errors.add("name", &format!("there is a content type `{name}` already"));
     }
-    let resource = resource(&name, &rows);
+    let resource = relation_rows::resource(&name, &rows);
     if errors.is_empty() && rows.iter().all(|row| row.errors.is_empty()) {
         match define(app, &account, visitor.origin(), resource).await {
             Ok(_) => {
@@ -201,86 +206,10 @@ async fn put(
             }
             Err(error) => errors = form_errors(error)?,
         }
-    } else if let Err(error) = check(&named(&name), app.key_rules(&account).await?) {
+    } else if let Err(error) = check(&relation_rows::named(&name), app.key_rules(&account).await?) {
         errors.0.extend(form_errors(error)?.0);
     }
     page(app, visitor, path, name, rows, errors, None).await
-}
-
-impl RelationRow {
-    /// Returns what it describes.
-    fn relation(&self) -> Relation {
-        let names = self.targets.split([',', ' ']).filter(|name| !name.is_empty());
-        let names: Vec<String> = names.map(str::to_owned).collect();
-        if names == [EVERY] { Relation::Any(EVERY.to_owned()) } else { Relation::Some(names) }
-    }
-
-    /// Returns the attributes of a field that tell of what is wrong with it.
-    fn mark(&self, field: &str) -> Markup {
-        self.errors.mark(field, &format!("relation-{}-{field}", self.number))
-    }
-
-    /// Returns what is wrong with a field.
-    fn said(&self, field: &str) -> Markup {
-        self.errors.said(field, &format!("relation-{}-{field}", self.number))
-    }
-
-    fn blank(number: usize) -> Self {
-        Self { number, field: String::new(), targets: String::new(), errors: Errors::default() }
-    }
-}
-
-/// Reads the rows of a form.
-fn read_rows(form: &Form) -> Vec<RelationRow> {
-    form.rows("relation")
-        .into_iter()
-        .map(|number| RelationRow {
-            number,
-            field: form.text(&format!("relation-{number}-field")).to_owned(),
-            targets: form.text(&format!("relation-{number}-targets")).to_owned(),
-            errors: Errors::default(),
-        })
-        .collect()
-}
-
-/// Notes in each row what is wrong with it.
-fn check_rows(rows: &mut [RelationRow], rules: &KeyRules) {
-    let fields: Vec<String> = rows.iter().map(|row| row.field.clone()).collect();
-    for row in rows.iter_mut() {
-        let mut errors = Errors::default();
-        let any = Relation::Any(EVERY.to_owned());
-        if fields.iter().filter(|field| **field == row.field).count() > 1 {
-            errors.add("field", "the field is there twice");
-        } else if let Some(message) = wrong(&row.field, any, rules) {
-            errors.add("field", &message);
-        }
-        // With a field that is right, what is wrong is what it points at.
-        if let Some(message) = wrong("field", row.relation(), rules) {
-            errors.add("targets", &message);
-        }
-        row.errors = errors;
-    }
-}
-
-/// Returns what is wrong with a relation, if anything is.
-fn wrong(field: &str, relation: Relation, rules: &KeyRules) -> Option<String> {
-    let mut resource = named("any");
-    resource.relations.insert(field.to_owned(), relation);
-    let errors = form_errors(check(&resource, rules).err()?).ok()?;
-    let of_relation = errors.0.into_iter().find(|(name, _)| name.starts_with("relations"));
-    of_relation.map(|(_, message)| message)
-}
-
-/// Returns what the rows of a form describe.
-fn resource(name: &str, rows: &[RelationRow]) -> Resource {
-    let mut resource = named(name);
-    resource.relations = rows.iter().map(|row| (row.field.clone(), row.relation())).collect();
-    resource
-}
-
-/// Returns a content type without relations.
-fn named(name: &str) -> Resource {
-    Resource { name: name.to_owned(), relations: BTreeMap::new() }
 }
 
 async fn exists(app: &App, account: &str, name: &str) -> Result<bool, ApiError> {

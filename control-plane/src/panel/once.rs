@@ -32,13 +32,27 @@ pub(crate) struct Sent {
     form: KeyHash,
     /// Hash of where it was sent to, and of its fields.
     content: KeyHash,
+    /// Whether nobody need be signed in to send it.
+    is_of_link: bool,
 }
 
 impl Sent {
     /// Returns what tells a form apart, if it has an id.
     pub(crate) fn of(sender: KeyHash, path: &str, form: &Form) -> Option<Self> {
         let id = form.filled(FIELD)?;
-        Some(Self { sender, form: KeyHash::of(id.as_bytes()), content: form.fingerprint(path) })
+        let (form, content) = (KeyHash::of(id.as_bytes()), form.fingerprint(path));
+        Some(Self { sender, form, content, is_of_link: false })
+    }
+
+    /// Returns what tells the form of a one-time link apart, if it has an id: the link stands for who sends it.
+    pub(crate) fn of_link(path: &str, form: &Form) -> Option<Self> {
+        let sent = Self::of(KeyHash::of(path.as_bytes()), path, form)?;
+        Some(Self { is_of_link: true, ..sent })
+    }
+
+    /// Returns the forms among which this one is.
+    fn others<'a>(&self, app: &'a App) -> &'a Taken {
+        if self.is_of_link { &app.panel.taken_of_links } else { &app.panel.taken }
     }
 }
 
@@ -68,14 +82,6 @@ struct Answer {
 }
 
 impl Taken {
-    /// Returns what came of a form, waiting for it if it is being worked on; none if it was not sent, or
-    /// not taken.
-    pub(crate) async fn again(&self, app: &App, sent: &Sent) -> Option<Response> {
-        let slot = Arc::clone(&self.entries().get(&(sent.sender, sent.form))?.slot);
-        let (slot, was_busy) = turn(slot).await;
-        answer(app, slot.as_ref(), sent, was_busy)
-    }
-
     /// Returns the place of a form, which is new where it was not sent before.
     fn slot(&self, sent: &Sent) -> Slot {
         let mut entries = self.entries();
@@ -107,9 +113,17 @@ impl fmt::Debug for Taken {
     }
 }
 
+/// Returns what came of a form, waiting for it if it is being worked on; none if it was not sent, or not
+/// taken.
+pub(crate) async fn again(app: &App, sent: &Sent) -> Option<Response> {
+    let slot = Arc::clone(&sent.others(app).entries().get(&(sent.sender, sent.form))?.slot);
+    let (slot, was_busy) = turn(slot).await;
+    answer(app, slot.as_ref(), sent, was_busy)
+}
+
 /// Takes a form, or answers as it was answered before.
 pub(crate) async fn take(app: &App, sent: Sent, request: Request, next: Next) -> Response {
-    let (mut slot, was_busy) = turn(app.panel.taken.slot(&sent)).await;
+    let (mut slot, was_busy) = turn(sent.others(app).slot(&sent)).await;
     if let Some(answer) = answer(app, slot.as_ref(), &sent, was_busy) {
         return answer;
     }

@@ -363,3 +363,25 @@ async fn search_finds_capitals_of_every_script() {
         assert!(world.page(page, who).await.contains(found), "{page}");
     }
 }
+
+/// A second click on a link's form used to find the link used up, and nobody signed in.
+#[tokio::test]
+async fn form_of_a_link_that_is_sent_again_signs_the_same_person_in() {
+    let world = World::new().await;
+    let path = "/links/secret_operator";
+    let form = "&form_id=1&email=ada@example.com&name=Ada&new_password=correct+horse+battery";
+    let send = async || {
+        let (answer, _) = world.exchange(&Method::POST, path, Who::Nobody, form, &[]).await;
+        let header = |name| answer.headers.get(name).map(|v| v.to_str().unwrap().to_owned());
+        (answer.status, header(header::LOCATION), header(header::SET_COOKIE))
+    };
+    let (first, second) = tokio::join!(send(), send());
+    assert_eq!(first.0, StatusCode::SEE_OTHER);
+    assert!(first.2.as_ref().unwrap().starts_with("latchkey_session="));
+    assert_eq!(first, second);
+    assert_eq!(send().await, first);
+    // With another password it is another form, and the link is used up.
+    let form = form.replace("battery", "staple");
+    let (answer, _) = world.exchange(&Method::POST, path, Who::Nobody, &form, &[]).await;
+    assert_eq!(answer.status, StatusCode::CONFLICT);
+}
