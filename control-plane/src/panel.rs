@@ -14,6 +14,7 @@ mod assets;
 mod audit;
 mod chart;
 mod content_types;
+mod corrections;
 mod explain;
 mod forecast;
 mod frame;
@@ -166,6 +167,8 @@ fn routes() -> Vec<Route> {
         page("/accounts/{account}/keys/{key}/replace", Member(Viewer), replacement::show),
         action("/accounts/{account}/keys/{key}/replace", Member(Admin), replacement::create),
         page("/accounts/{account}/usage", Member(Viewer), usage::show),
+        page("/accounts/{account}/usage/correct", Operator, corrections::show),
+        action("/accounts/{account}/usage/correct", Operator, corrections::correct),
         page("/accounts/{account}/content-types", Member(Viewer), content_types::list),
         page("/accounts/{account}/new-content-type", Member(Admin), content_types::new),
         action("/accounts/{account}/new-content-type", Member(Admin), content_types::create),
@@ -187,6 +190,8 @@ fn routes() -> Vec<Route> {
         action("/accounts/{account}/invitations/{link}/withdraw", Member(Admin), members::withdraw),
         page("/accounts/{account}/settings", Operator, accounts::settings),
         action("/accounts/{account}/settings", Operator, accounts::save),
+        action("/accounts/{account}/suspend", Operator, accounts::suspend),
+        action("/accounts/{account}/resume", Operator, accounts::resume),
         action("/accounts/{account}/delete", Operator, accounts::delete),
         page("/accounts", Operator, accounts::list),
         action("/accounts", Operator, accounts::create),

@@ -9,7 +9,7 @@ use super::failure::{Errors, Failure, form_errors};
 use super::form::{Asked, Form};
 use super::frame::{self, Frame};
 use super::markup;
-use crate::api::accounts::{CreateAccount, EditAccount, open, revise};
+use crate::api::accounts::{CreateAccount, EditAccount, open, revise, set_suspended};
 use crate::app::App;
 use crate::error::ApiError;
 use crate::session::Visitor;
@@ -158,6 +158,30 @@ pub(super) async fn save(
             settings_page(&app, visitor, name, plan, form_errors(error)?, &Form::default()).await
         }
     }
+}
+
+/// Suspends an account.
+pub(super) async fn suspend(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    set_suspended(&app, &id, visitor.origin(), true).await?;
+    let since = app.store.watch_revision().borrow().to_string();
+    let to = format!("/accounts/{id}/settings?done=account-suspended&since={since}");
+    Ok(Redirect::to(&to).into_response())
+}
+
+/// Ends the suspension of an account.
+pub(super) async fn resume(
+    State(app): State<App>,
+    visitor: Visitor,
+    Path(id): Path<String>,
+) -> Result<Response, Failure> {
+    set_suspended(&app, &id, visitor.origin(), false).await?;
+    let since = app.store.watch_revision().borrow().to_string();
+    let to = format!("/accounts/{id}/settings?done=account-resumed&since={since}");
+    Ok(Redirect::to(&to).into_response())
 }
 
 /// Removes an account with all that it owns, if its id was typed in.

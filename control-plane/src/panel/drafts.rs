@@ -176,7 +176,9 @@ const fn cookie_name(is_secure: bool) -> &'static str {
 pub(super) fn page_of(path: &str) -> String {
     let segments: Vec<&str> = path.split('/').skip(1).collect();
     match segments.as_slice() {
-        ["accounts", account, "delete"] => format!("/accounts/{account}/settings"),
+        ["accounts", account, "delete" | "resume" | "suspend"] => {
+            format!("/accounts/{account}/settings")
+        }
         ["accounts", account, "members" | "invitations", ..] => {
             format!("/accounts/{account}/members")
         }

@@ -11,6 +11,7 @@ use super::form::Form;
 use super::markup::{self, Markup};
 use crate::error::ApiError;
 use crate::session::Visitor;
+use crate::store::accounts::AccountState;
 
 /// The frame around a page: who is signed in, where one is, what was just done.
 #[derive(Debug)]
@@ -55,6 +56,12 @@ impl Frame {
     /// Returns the account's name.
     pub(crate) fn account_name(&self) -> &str {
         self.visitor.membership.as_ref().map_or("", |(account, _)| account.name.as_str())
+    }
+
+    /// Reports whether the account is suspended.
+    pub(crate) fn is_suspended(&self) -> bool {
+        let account = self.visitor.membership.as_ref().map(|(account, _)| account.state);
+        account == Some(AccountState::Suspended)
     }
 
     /// Reports whether the page is one of an account.
@@ -139,10 +146,15 @@ const RESTORED: &str = "You were signed out before this form was sent. What you 
                         again; nothing of it is saved yet.";
 
 /// What a page says after something was done, by the name that stands in its query.
-const DONE: [(&str, &str); 22] = [
+const DONE: [(&str, &str); 25] = [
     ("account-created", "The account is there."),
     ("account-deleted", "The account was removed. Its audit log stays."),
+    ("account-resumed", "The account's keys work again."),
     ("account-saved", "The account was saved."),
+    (
+        "account-suspended",
+        "The account is suspended. Nothing passes with its keys until you resume it.",
+    ),
     ("grace-ended", "The token before has ended."),
     ("key-created", "The key was made."),
     ("key-regenerated", "The key has a new token."),
@@ -160,6 +172,7 @@ const DONE: [(&str, &str); 22] = [
     ("signed-out-everywhere", "All your other sessions have ended."),
     ("type-deleted", "The content type was removed."),
     ("type-saved", "The content type was saved."),
+    ("usage-corrected", "The usage was corrected."),
     ("welcome", "Welcome to Latchkey."),
     ("withdrawn", "The invitation was withdrawn."),
 ];

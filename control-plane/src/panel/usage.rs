@@ -11,6 +11,7 @@ use rusqlite::Connection;
 use super::chart::{Chart, Value};
 use super::failure::Failure;
 use super::forecast::{Forecast, forecast};
+use super::form::Asked;
 use super::frame::{self, Frame};
 use super::markup;
 use crate::api::usage::{Bucket, LimitUsage, limit_usage, of_account};
@@ -65,7 +66,11 @@ struct KeyRow {
 }
 
 /// Shows the usage.
-pub(super) async fn show(State(app): State<App>, visitor: Visitor) -> Result<Response, Failure> {
+pub(super) async fn show(
+    State(app): State<App>,
+    visitor: Visitor,
+    Asked(asked): Asked,
+) -> Result<Response, Failure> {
     let account = visitor.account()?.clone();
     let usage = of_account(&app, &account.id).await?;
     let now_ms = usage.as_of.as_ms().unsigned_abs();
@@ -95,7 +100,7 @@ pub(super) async fn show(State(app): State<App>, visitor: Visitor) -> Result<Res
     }
     let day_rows = every_day(&usage.days, now_ms);
     Ok(frame::html(&UsagePage {
-        frame: Frame::new(visitor, "usage", "Usage"),
+        frame: Frame::new(visitor, "usage", "Usage").after(&asked),
         plan: usage.plan,
         as_of: usage.as_of,
         limits,

@@ -39,6 +39,7 @@ async fn return_key_in_a_text_field_removes_nothing() {
         "/accounts/acme/test",
         "/accounts/acme/members",
         "/accounts/acme/settings",
+        "/accounts/acme/usage/correct",
         "/plans/growth",
         "/new-plan",
         "/operators",

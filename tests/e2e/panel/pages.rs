@@ -9,7 +9,7 @@ use serde_json::{Value, json};
 use super::Panel;
 
 /// Pages of the account and of operators; `KEY` and `OLD` stand for keys.
-const PAGES: [(&str, &str); 23] = [
+const PAGES: [(&str, &str); 24] = [
     ("accounts", "/accounts"),
     ("keys", "/accounts/acme/keys"),
     ("key-new", "/accounts/acme/keys/new"),
@@ -17,6 +17,7 @@ const PAGES: [(&str, &str); 23] = [
     ("key-docs", "/accounts/acme/keys/KEY/docs"),
     ("key-replace", "/accounts/acme/keys/OLD/replace"),
     ("usage", "/accounts/acme/usage"),
+    ("usage-correct", "/accounts/acme/usage/correct"),
     ("content-types", "/accounts/acme/content-types"),
     ("content-type", "/accounts/acme/content-types/blogposts"),
     ("content-type-new", "/accounts/acme/new-content-type"),
