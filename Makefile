@@ -46,11 +46,11 @@ fetch: ## Fetches what the tests run with, so that none of them has to: Envoy, a
 test: fetch build ## Runs every test, against the oldest and the newest Envoy
 	@cargo test --quiet --workspace --lib --bins
 	@filter/benches/run.sh
-	@# The panel is walked, fetching is tried and a long stream is read with the newest only: that is the same with each.
+	@# What is the same with each is tried with the newest only: the panel, what needs no Envoy, and a long stream.
 	@for version in $(ENVOYS); do envoy="$$version"; \
 	  if [ ! -x "$$envoy" ]; then envoy="$$(envoy/fetch.sh "$$envoy")"; fi; \
 	  echo "tests: end to end, with $$("$$envoy" --version | sed -n 's|.*version: [0-9a-f]*/\([0-9.]*\)/.*|Envoy \1|p')"; \
-	  ENVOY="$$envoy" cargo test --workspace --test e2e -- $(if $(ENVOY),,$$(test "$$version" = "$(lastword $(ENVOY_VERSIONS))" || echo --skip panel:: --skip fetching:: --skip stream_of_90)); \
+	  ENVOY="$$envoy" cargo test --workspace --test e2e -- $(if $(ENVOY),,$$(test "$$version" = "$(lastword $(ENVOY_VERSIONS))" || echo --skip panel:: --skip fetching:: --skip endurance:: --skip openapi:: --skip api_clients:: --skip stream_of_90)); \
 	done
 
 .PHONY: bench

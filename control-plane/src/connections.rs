@@ -6,6 +6,7 @@
 //! own. Connections that begin a request and do not go on, or go silent, are closed.
 
 mod admission;
+mod watched;
 
 use std::convert::Infallible;
 use std::future::Future;
@@ -23,9 +24,11 @@ use hyper_util::server::conn::auto::Builder;
 use socket2::{SockRef, TcpKeepalive};
 use tokio::net::{TcpListener, TcpStream};
 use tokio::sync::{mpsc, watch};
+use tokio::time::Instant;
 use tower::ServiceExt;
 
 pub(crate) use admission::{Admission, Bounds, Place};
+use watched::Watched;
 
 /// Serves connections until told to stop, and then waits until those that are busy are done.
 pub(crate) async fn serve(
@@ -76,20 +79,22 @@ async fn hold(
         tracing::debug!(%error, "a connection has not the options that it should have");
     }
     let mut builder = Builder::new(TokioExecutor::new());
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(HEADER_TIME);
+    // Silence is measured for all connections alike, by their places: not all may be silent for so long.
+    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
     builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
     let answering = place.clone();
     let answer = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         answer(service.clone(), peer, answering.clone(), request.map(Body::new))
     });
-    let mut connection = pin!(builder.serve_connection(TokioIo::new(stream), answer));
+    let stream = TokioIo::new(Watched { stream, place: place.clone() });
+    let mut connection = pin!(builder.serve_connection(stream, answer));
     let mut is_stopping = false;
     loop {
         tokio::select! {
             // How it ended is told where it matters: by the request that failed.
             _ = connection.as_mut() => return,
             () = place.is_taken() => return,
-            () = tokio::time::sleep_until(place.closes_at()) => {
+            () = tokio::time::sleep_until(place.closes_at().min(Instant::now() + LOOK_EVERY)) => {
                 if place.is_over() {
                     return;
                 }
@@ -125,8 +130,8 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
     SockRef::from(stream).set_tcp_keepalive(&keepalive)
 }
 
-/// Time in which all headers of a request have to be there.
-const HEADER_TIME: Duration = Duration::from_secs(30);
+/// How exactly silence is measured: what comes meanwhile can bring its end nearer.
+const LOOK_EVERY: Duration = Duration::from_secs(5);
 
 /// Most requests at once on one HTTP/2 connection.
 const MAX_STREAMS: u32 = 100;

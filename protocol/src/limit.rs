@@ -26,7 +26,6 @@ pub struct Limit {
     pub generation: u64,
 }
 
-#[expect(clippy::trivially_copy_pass_by_ref, reason = "serde passes a reference")]
 const fn is_first(generation: &u64) -> bool {
     *generation == 0
 }

@@ -7,6 +7,7 @@ use serde_json::{Value, json};
 
 use crate::report;
 
+mod accounts;
 mod forms;
 mod pages;
 

@@ -52,8 +52,8 @@ struct Entry {
     busy: usize,
     /// Since when none is.
     quiet_since: Instant,
-    /// Whether any was answered.
-    has_asked: bool,
+    /// Since when one has begun to come that is not there yet; at first, since the beginning.
+    coming_since: Option<Instant>,
     taken: Arc<Notify>,
 }
 
@@ -143,9 +143,18 @@ impl Place {
     pub(super) fn work(&self) -> Work<'_> {
         if let Some(entry) = self.0.shared.table().entries.get_mut(&self.0.id) {
             entry.busy += 1;
-            entry.has_asked = true;
+            entry.coming_since = None;
         }
         Work(&self.0)
+    }
+
+    /// Takes note that something came from the other side.
+    pub(super) fn hears(&self) {
+        if let Some(entry) = self.0.shared.table().entries.get_mut(&self.0.id)
+            && entry.busy == 0
+        {
+            entry.coming_since.get_or_insert_with(Instant::now);
+        }
     }
 
     /// Waits until the place is another one's.
@@ -156,8 +165,8 @@ impl Place {
     /// Returns when the connection is closed unless something happens.
     pub(super) fn closes_at(&self) -> Instant {
         match self.0.shared.table().entries.get(&self.0.id) {
-            Some(entry) if entry.busy > 0 => Instant::now() + FIRST_TIME,
-            Some(entry) => entry.quiet_since + entry.patience(),
+            Some(entry) if entry.busy > 0 => Instant::now() + HEADER_TIME,
+            Some(entry) => entry.ends_at(),
             None => Instant::now(),
         }
     }
@@ -165,7 +174,7 @@ impl Place {
     /// Reports whether it was silent for too long.
     pub(super) fn is_over(&self) -> bool {
         match self.0.shared.table().entries.get(&self.0.id) {
-            Some(entry) => entry.busy == 0 && entry.quiet_since.elapsed() >= entry.patience(),
+            Some(entry) => entry.busy == 0 && entry.ends_at() <= Instant::now(),
             None => true,
         }
     }
@@ -182,7 +191,8 @@ impl Table {
         let id = self.next;
         self.next += 1;
         let quiet_since = Instant::now();
-        let entry = Entry { whose, busy: 0, quiet_since, has_asked: false, taken };
+        let coming_since = Some(quiet_since);
+        let entry = Entry { whose, busy: 0, quiet_since, coming_since, taken };
         self.entries.insert(id, entry);
         self.count(whose);
         id
@@ -237,12 +247,12 @@ impl Table {
 }
 
 impl Entry {
-    /// How long it may be silent.
-    fn patience(&self) -> Duration {
-        match self.whose {
-            Whose::Filter => FILTER_TIME,
-            Whose::Client(_) | Whose::Proxy if self.has_asked => IDLE_TIME,
-            Whose::Client(_) | Whose::Proxy => FIRST_TIME,
+    /// Returns when it was silent, or said no whole request, for too long.
+    fn ends_at(&self) -> Instant {
+        match (self.whose, self.coming_since) {
+            (Whose::Filter, _) => self.quiet_since + FILTER_TIME,
+            (Whose::Client(_) | Whose::Proxy, None) => self.quiet_since + IDLE_TIME,
+            (Whose::Client(_) | Whose::Proxy, Some(since)) => since + HEADER_TIME,
         }
     }
 }
@@ -262,8 +272,8 @@ impl Drop for Work<'_> {
     }
 }
 
-/// Time until the first request of a connection has to be there.
-const FIRST_TIME: Duration = Duration::from_secs(30);
+/// Time in which all headers of a request have to be there.
+const HEADER_TIME: Duration = Duration::from_secs(30);
 
 /// Longest silence after a request: longer than people need to read a page.
 const IDLE_TIME: Duration = Duration::from_secs(75);
@@ -355,10 +365,15 @@ mod tests {
         let _work = busy.work();
         let over = || [&fresh, &used, &filter, &busy].map(Place::is_over);
         assert_eq!(over(), [false, false, false, false]);
-        tokio::time::advance(FIRST_TIME).await;
+        tokio::time::advance(HEADER_TIME).await;
         assert_eq!(over(), [true, false, false, false]);
         tokio::time::advance(IDLE_TIME).await;
         assert_eq!(over(), [true, true, false, false]);
+        let half = admission.admit(ip("192.0.2.5")).unwrap();
+        drop(half.work());
+        half.hears();
+        tokio::time::advance(HEADER_TIME).await;
+        assert!(half.is_over(), "half of another request");
         tokio::time::advance(FILTER_TIME).await;
         assert_eq!(over(), [true, true, true, false]);
     }

@@ -375,6 +375,19 @@ mod tests {
         assert_eq!((refusal.available_at_ms, refusal.is_contested), (None, false));
     }
 
+    /// A plan of an older version may have any number of buckets: each used to be room in memory.
+    #[test]
+    fn usage_of_a_window_without_bounds_is_bounded() {
+        let now_ms = 1_800_000_000_000;
+        for (bucket_seconds, buckets) in [(1, 2_000_000_000), (60, u32::MAX), (u32::MAX, u32::MAX)]
+        {
+            let usage = used(bucket_seconds, now_ms / 1000 / u64::from(bucket_seconds), 7)
+                .usage(&limit(10, bucket_seconds, buckets), now_ms);
+            assert_eq!((usage.used, usage.available_at_ms), (7, Some(now_ms)));
+            assert!(usage.buckets.len() <= 366, "{bucket_seconds} {buckets}");
+        }
+    }
+
     #[test]
     fn usage_shows_what_was_reported_of_open_leases() {
         let mut standing = used(1, 100, 2);
