@@ -17,6 +17,7 @@ use std::time::Duration;
 use axum::Router;
 use axum::body::Body;
 use axum::extract::{ConnectInfo, Request};
+use axum::http::Version;
 use axum::response::Response;
 use hyper::body::Incoming;
 use hyper_util::rt::{TokioExecutor, TokioIo, TokioTimer};
@@ -80,8 +81,18 @@ async fn hold(
     }
     let mut builder = Builder::new(TokioExecutor::new());
     // Silence is measured for all connections alike, by their places: not all may be silent for so long.
-    builder.http1().timer(TokioTimer::new()).header_read_timeout(None);
-    builder.http2().timer(TokioTimer::new()).max_concurrent_streams(MAX_STREAMS);
+    builder
+        .http1()
+        .timer(TokioTimer::new())
+        .header_read_timeout(None)
+        .max_buf_size(MAX_BUFFER_BYTES);
+    builder
+        .http2()
+        .timer(TokioTimer::new())
+        .max_concurrent_streams(MAX_STREAMS)
+        .initial_stream_window_size(WINDOW_BYTES)
+        .initial_connection_window_size(2 * WINDOW_BYTES)
+        .max_send_buf_size(MAX_BUFFER_BYTES);
     let answering = place.clone();
     let answer = hyper::service::service_fn(move |request: hyper::Request<Incoming>| {
         answer(service.clone(), peer, answering.clone(), request.map(Body::new))
@@ -101,6 +112,9 @@ async fn hold(
             }
             _ = stopping.wait_for(|&stopping| stopping), if !is_stopping => {
                 is_stopping = true;
+                if place.is_quiet() {
+                    return;
+                }
                 connection.as_mut().graceful_shutdown();
             }
         }
@@ -113,6 +127,9 @@ fn answer(
     place: Place,
     mut request: Request,
 ) -> impl Future<Output = Result<Response, Infallible>> {
+    if request.version() == Version::HTTP_2 {
+        place.has_streams();
+    }
     request.extensions_mut().insert(ConnectInfo(peer));
     request.extensions_mut().insert(place.clone());
     async move {
@@ -133,8 +150,12 @@ fn prepare(stream: &TcpStream) -> std::io::Result<()> {
 /// How exactly silence is measured: what comes meanwhile can bring its end nearer.
 const LOOK_EVERY: Duration = Duration::from_secs(5);
 
-/// Most requests at once on one HTTP/2 connection.
-const MAX_STREAMS: u32 = 100;
+/// Most requests at once on one HTTP/2 connection: a page of the panel with all that belongs to it.
+const MAX_STREAMS: u32 = 20;
+
+/// What one connection holds of what is on its way, in bytes: there may be thousands.
+const MAX_BUFFER_BYTES: usize = 64 << 10;
+const WINDOW_BYTES: u32 = 64 << 10;
 
 /// Silence after which the system asks whether the other side is still there, and how often it does then.
 const KEEPALIVE_TIME: Duration = Duration::from_secs(60);

@@ -113,7 +113,7 @@ pub(crate) fn take_in(
         return Ok(TakenIn { answer, recalls: Vec::new(), excess: 0 });
     }
     let is_new = call.sequence > last;
-    let excess = if is_new { note(records, &holder, known, call, now_ms)? } else { 0 };
+    let excess = if is_new { note(records, &holder, call, now_ms)? } else { 0 };
     let sequence = call.sequence;
     let mut caller = Caller { holder, sequence, now_ms, is_new, recalls: BTreeSet::new() };
     let outcomes = call.requests.iter().map(|request| caller.answer(records, request));
@@ -126,10 +126,12 @@ pub(crate) fn take_in(
 fn note(
     records: &mut impl Records,
     holder: &str,
-    known: Option<Holder>,
     call: &LeaseCall,
     now_ms: u64,
 ) -> Result<u64, StoreError> {
+    // Of the proxy as a whole: workers come and go, and each has another name.
+    let proxy = self::holder(&call.instance, "");
+    let known = records.holder(&proxy)?;
     let silent_ms = known.map(|known| now_ms.saturating_sub(known.seen_at_ms));
     let mut credits = Allowance::of_credits(known.map(|known| known.credit_room), silent_ms);
     let mut uses = Allowance::of_usage(known.map(|known| known.usage_room), silent_ms);
@@ -151,6 +153,7 @@ fn note(
         usage_room: uses.left(),
     };
     records.put_holder(holder, &seen)?;
+    records.put_holder(&proxy, &Holder { sequence: 0, ..seen })?;
     Ok(credits.excess().saturating_add(uses.excess()))
 }
 

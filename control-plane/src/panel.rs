@@ -32,6 +32,7 @@ mod operators;
 mod picture;
 mod plans;
 mod proxies;
+mod reading;
 mod relation_rows;
 mod replacement;
 mod shelf;
@@ -57,6 +58,7 @@ use crate::store::Role::{Admin, Developer, Viewer};
 use drafts::Drafts;
 use failure::Failure;
 use once::Taken;
+use reading::Reading;
 use shelf::Shelf;
 use sign_in::Throttle;
 
@@ -75,6 +77,9 @@ pub(crate) struct Panel {
     taken_of_links: Taken,
     /// Forms that came after their session had ended.
     drafts: Drafts,
+    /// Room for forms that are being read: of people who are signed in, and of others.
+    pub(crate) reading: Reading,
+    pub(crate) reading_of_strangers: Reading,
     /// Whose turn it is to work out what a key may call.
     docs: Semaphore,
 }
@@ -94,6 +99,8 @@ impl Panel {
             taken: Taken::default(),
             taken_of_links: Taken::default(),
             drafts: Drafts::default(),
+            reading: Reading::new(32 << 20, 8 << 20),
+            reading_of_strangers: Reading::new(16 << 20, 1 << 20),
             docs: Semaphore::new(1),
         })
     }

@@ -1,7 +1,7 @@
 //! Passwords of people: Argon2id, a few at a time.
 
-use std::sync::mpsc::{self, Receiver, SyncSender};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::collections::VecDeque;
+use std::sync::{Arc, Condvar, Mutex, PoisonError};
 use std::thread;
 
 use anyhow::Context;
@@ -17,9 +17,24 @@ use crate::error::ApiError;
 /// and on any thread would stay with each of these threads for good.
 #[derive(Debug)]
 pub(crate) struct Passwords {
-    jobs: SyncSender<Job>,
+    queue: Arc<Queue>,
     /// The hash of no password, so that an unknown name takes as long as a wrong password.
     nobody: String,
+}
+
+/// What waits to be worked on. Strangers wait behind those who have shown something: they can be any number.
+#[derive(Debug, Default)]
+struct Queue {
+    jobs: Mutex<Jobs>,
+    added: Condvar,
+}
+
+#[derive(Debug, Default)]
+struct Jobs {
+    of_known: VecDeque<Job>,
+    of_strangers: VecDeque<Job>,
+    /// Whether nobody can ask any more.
+    is_closed: bool,
 }
 
 #[derive(Debug)]
@@ -35,32 +50,32 @@ impl Passwords {
     ///
     /// If the system has no random bytes, or no more threads.
     pub(crate) fn new() -> anyhow::Result<Self> {
-        let (jobs, queue) = mpsc::sync_channel(QUEUE);
-        let queue = Arc::new(Mutex::new(queue));
+        let queue = Arc::<Queue>::default();
         for _ in 0..WORKERS {
             let queue = Arc::clone(&queue);
             let worker = thread::Builder::new().name("passwords".to_owned());
             worker.spawn(move || work(&queue)).context("cannot start a thread")?;
         }
         let nobody = hash(&crate::token::new_secret(), &mut Vec::new())?;
-        Ok(Self { jobs, nobody })
+        Ok(Self { queue, nobody })
     }
 
-    /// Returns the hash of a password, in PHC form.
+    /// Returns the hash of a password, in PHC form. Who chooses one has shown a link, or a session.
     ///
     /// # Errors
     ///
     /// If too many wait already.
     pub(crate) async fn hash(&self, password: String) -> Result<String, ApiError> {
         let (answer, answered) = oneshot::channel();
-        self.ask(Job::Hash { password, answer })?;
+        self.queue.add(Job::Hash { password, answer }, true)?;
         match answered.await {
             Ok(Ok(hashed)) => Ok(hashed),
             Ok(Err(_)) | Err(_) => Err(ApiError::Panicked),
         }
     }
 
-    /// Reports whether a password is the one of a hash. Without a hash it is not, after the same time.
+    /// Reports whether a password is the one of a hash. Without a hash it is not, after the same time. Where
+    /// it is known who asks, strangers are not waited for.
     ///
     /// # Errors
     ///
@@ -69,35 +84,78 @@ impl Passwords {
         &self,
         password: String,
         hashed: Option<String>,
+        is_known: bool,
     ) -> Result<bool, ApiError> {
         let is_someone = hashed.is_some();
         let hashed = hashed.unwrap_or_else(|| self.nobody.clone());
         let (answer, answered) = oneshot::channel();
-        self.ask(Job::Match { password, hashed, answer })?;
+        self.queue.add(Job::Match { password, hashed, answer }, is_known)?;
         let is_right = answered.await.map_err(|_| ApiError::Panicked)?;
         Ok(is_right && is_someone)
     }
+}
 
-    fn ask(&self, job: Job) -> Result<(), ApiError> {
-        self.jobs.try_send(job).map_err(|_| ApiError::Throttled { retry_after_seconds: 5 })
+impl Queue {
+    fn add(&self, job: Job, is_known: bool) -> Result<(), ApiError> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        let queue = if is_known { &mut jobs.of_known } else { &mut jobs.of_strangers };
+        if queue.len() >= MAX_WAITING {
+            // Those who gave up make room.
+            queue.retain(|job| !job.is_given_up());
+        }
+        if queue.len() >= MAX_WAITING {
+            return Err(ApiError::Throttled { retry_after_seconds: 5 });
+        }
+        queue.push_back(job);
+        self.added.notify_one();
+        Ok(())
+    }
+
+    /// Waits for the next job that anyone waits for; none if there will be none.
+    fn next(&self) -> Option<Job> {
+        let mut jobs = self.jobs.lock().unwrap_or_else(PoisonError::into_inner);
+        loop {
+            let next = jobs.of_known.pop_front();
+            match next.or_else(|| jobs.of_strangers.pop_front()) {
+                Some(job) if job.is_given_up() => {}
+                Some(job) => return Some(job),
+                None if jobs.is_closed => return None,
+                None => jobs = self.added.wait(jobs).unwrap_or_else(PoisonError::into_inner),
+            }
+        }
+    }
+}
+
+impl Job {
+    fn is_given_up(&self) -> bool {
+        match self {
+            Self::Hash { answer, .. } => answer.is_closed(),
+            Self::Match { answer, .. } => answer.is_closed(),
+        }
+    }
+}
+
+/// Lets the workers end.
+impl Drop for Passwords {
+    fn drop(&mut self) {
+        let jobs = &self.queue.jobs;
+        jobs.lock().unwrap_or_else(PoisonError::into_inner).is_closed = true;
+        self.queue.added.notify_all();
     }
 }
 
 /// Works until nobody can ask any more.
-fn work(queue: &Mutex<Receiver<Job>>) {
+fn work(queue: &Queue) {
     let mut memory = Vec::new();
-    loop {
-        // One of the workers waits for the next job, and the others for that one.
-        let job = queue.lock().unwrap_or_else(PoisonError::into_inner).recv();
-        // Who asked may have gone away.
+    while let Some(job) = queue.next() {
+        // Who asked may have gone away meanwhile.
         match job {
-            Ok(Job::Hash { password, answer }) => {
+            Job::Hash { password, answer } => {
                 let _ = answer.send(hash(&password, &mut memory));
             }
-            Ok(Job::Match { password, hashed, answer }) => {
+            Job::Match { password, hashed, answer } => {
                 let _ = answer.send(matches(&password, &hashed, &mut memory));
             }
-            Err(_) => return,
         }
     }
 }
@@ -154,8 +212,8 @@ fn fill(
 /// Threads that work: each has 19 MiB, and a core for 40 ms an attempt.
 const WORKERS: usize = 2;
 
-/// Two seconds of work.
-const QUEUE: usize = 100;
+/// Those who wait, of either kind: two seconds of work.
+const MAX_WAITING: usize = 100;
 
 #[cfg(test)]
 mod tests {
@@ -167,7 +225,7 @@ mod tests {
         let hashed = passwords.hash("correct horse".to_owned()).await.unwrap();
         assert!(hashed.starts_with("$argon2id$v=19$m=19456,t=2,p=1$"), "{hashed}");
         let matches = async |password: &str, hashed: Option<&String>| {
-            passwords.matches(password.to_owned(), hashed.cloned()).await.unwrap()
+            passwords.matches(password.to_owned(), hashed.cloned(), true).await.unwrap()
         };
         assert!(matches("correct horse", Some(&hashed)).await);
         assert!(!matches("correct hors", Some(&hashed)).await);

@@ -7,7 +7,8 @@ use axum::extract::{MatchedPath, Request, State};
 use axum::http::{HeaderMap, Method, header};
 use axum::middleware::{self, Next};
 use axum::response::{IntoResponse, Response};
-use axum::{Json, Router, routing};
+use axum::{Router, routing};
+use bytes::Bytes;
 use tower_http::catch_panic::CatchPanicLayer;
 use utoipa::openapi::security::{HttpAuthScheme, HttpBuilder, SecurityScheme};
 use utoipa::{Modify, OpenApi};
@@ -30,13 +31,15 @@ use crate::store::{StoreError, plans as stored_plans};
 /// Returns the whole service.
 pub(crate) fn router(app: App) -> Router {
     let (api, described) = management_api().split_for_parts();
-    let document = Arc::new(document::finish(&described, &app.profiles));
+    let document = document::finish(&described, &app.profiles);
     let query_names = Arc::new(document::query_names(&document));
+    // Once for all: whoever asks need not be known.
+    let text = Bytes::from(document.to_string());
     let api = api
         .route_layer(middleware::from_fn_with_state(app.clone(), once::once))
         .route_layer(middleware::from_fn_with_state(query_names, require_known_query))
         .route_layer(middleware::from_fn_with_state(app.clone(), require_operator_token))
-        .route("/api/v1/openapi.json", routing::get(async move || Json((*document).clone())))
+        .route("/api/v1/openapi.json", routing::get(async move || described_as(text)))
         .route_layer(middleware::from_fn_with_state(app.clone(), count))
         .with_state(app.clone());
     let edge = Router::new()
@@ -57,6 +60,10 @@ pub(crate) fn router(app: App) -> Router {
         .layer(middleware::from_fn(bound_time))
         .layer(middleware::from_fn_with_state(app, client_address::note))
         .layer(CatchPanicLayer::custom(|_| ApiError::Panicked.into_response()))
+}
+
+fn described_as(text: Bytes) -> Response {
+    ([(header::CONTENT_TYPE, "application/json")], text).into_response()
 }
 
 /// The routes of the management API with their description; the document itself needs no token.

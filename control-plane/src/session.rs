@@ -118,7 +118,10 @@ async fn admit(
 
     // The form first: what the person may do must be true when it is done, however late that is.
     let form = match parts.method {
-        Method::POST => Some(read_form(body).await.map_err(refuse)?),
+        Method::POST => {
+            let sender = find_visitor(app, &parts).await.map_err(|error| refuse(error.into()))?;
+            Some(read_form(app, needs, sender.is_some(), &parts, body).await.map_err(refuse)?)
+        }
         _ => None,
     };
     let visitor = find_visitor(app, &parts).await.map_err(|error| refuse(error.into()))?;
@@ -193,8 +196,24 @@ fn sent(app: &App, needs: Needs, parts: &Parts, form: &Form) -> Option<Sent> {
     bool::from(is_own).then(|| Sent::of(KeyHash::of(secret.as_bytes()), path, form))?
 }
 
-async fn read_form(body: Body) -> Result<Form, ApiError> {
-    let body = tokio::time::timeout(FORM_TIME, to_bytes(body, MAX_FORM_BYTES)).await;
+/// Reads a form, as long as one may be from who sends it, if there is room for it at the moment.
+async fn read_form(
+    app: &App,
+    needs: Needs,
+    is_signed_in: bool,
+    parts: &Parts,
+    body: Body,
+) -> Result<Form, ApiError> {
+    let (room, most) = match (is_signed_in, needs) {
+        (true, _) => (&app.panel.reading, MAX_FORM_BYTES),
+        (false, Needs::Nothing) => (&app.panel.reading_of_strangers, MAX_SHORT_FORM_BYTES),
+        (false, Needs::SignedIn | Needs::Member(_) | Needs::Operator) => {
+            (&app.panel.reading_of_strangers, MAX_DRAFT_BYTES)
+        }
+    };
+    let address = parts.extensions.get().map(|ClientAddress(address)| *address);
+    let _room = room.enter(address, most)?;
+    let body = tokio::time::timeout(FORM_TIME, to_bytes(body, most)).await;
     let body = body.map_err(|_| ApiError::Malformed("the form did not come in time".to_owned()))?;
     Form::parse(&body.map_err(|_| ApiError::TooLarge)?).ok_or(ApiError::TooLarge)
 }
@@ -318,6 +337,12 @@ const FORM_TIME: Duration = Duration::from_secs(30);
 
 /// A long form has some hundred rules of some hundred bytes.
 const MAX_FORM_BYTES: usize = 1 << 20;
+
+/// The longest form of a session that has ended that is kept.
+const MAX_DRAFT_BYTES: usize = 256 << 10;
+
+/// A form that anyone may send: an address, a name, passwords.
+const MAX_SHORT_FORM_BYTES: usize = 16 << 10;
 
 /// How exactly it is known when a session was last seen: every look would be a write.
 const SEEN_EVERY_MS: i64 = 5 * 60_000;

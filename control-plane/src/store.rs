@@ -24,7 +24,7 @@ pub(crate) mod usable_tokens;
 
 use std::path::{Path, PathBuf};
 use std::sync::atomic::{AtomicBool, Ordering};
-use std::sync::{Arc, Mutex, PoisonError};
+use std::sync::{Arc, Mutex, PoisonError, RwLock};
 
 use rusqlite::{Connection, OpenFlags, Transaction, TransactionBehavior};
 use serde::Serialize;
@@ -50,7 +50,9 @@ pub(crate) struct Store {
 struct Inner {
     writer: Mutex<Opened>,
     /// Held while one waits to write or writes, so that no thread that could read waits for that.
-    turn: tokio::sync::Mutex<()>,
+    turn: Arc<tokio::sync::Mutex<()>>,
+    /// Held to read by those that read beside the writer, and to write while the file is opened anew.
+    gate: RwLock<()>,
     readers: Mutex<Vec<Connection>>,
     /// Whether readers can be opened beside the writer.
     is_shared: AtomicBool,
@@ -115,7 +117,8 @@ impl Store {
         let inner = Inner {
             is_shared: AtomicBool::new(opened.is_shared),
             writer: Mutex::new(opened),
-            turn: tokio::sync::Mutex::new(()),
+            turn: Arc::default(),
+            gate: RwLock::new(()),
             readers: Mutex::new(Vec::new()),
             path,
             disk: Disk::of(folder),
@@ -151,17 +154,17 @@ impl Store {
         T: Send + 'static,
         F: FnOnce(&mut Change<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let turn = self.inner.turn.lock().await;
+        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
         let inner = Arc::clone(&self.inner);
+        // The turn ends with the work, also where nobody waits for it any more.
         let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             inner.write(|writer| {
                 inner.disk.admit()?;
                 inner.transact(writer, origin, work)
             })
         });
-        let done = done.await?;
-        drop(turn);
-        done
+        done.await?
     }
 
     /// Makes a change that takes access away: for that there is room on a full disk, too.
@@ -174,9 +177,10 @@ impl Store {
         T: Send + 'static,
         F: Fn(&mut Change<'_>) -> Result<T, StoreError> + Send + 'static,
     {
-        let turn = self.inner.turn.lock().await;
+        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
         let inner = Arc::clone(&self.inner);
         let done = tokio::task::spawn_blocking(move || {
+            let _turn = turn;
             inner.write(|writer| {
                 let done = inner.transact(writer, origin.clone(), &work);
                 match done {
@@ -187,9 +191,7 @@ impl Store {
                 }
             })
         });
-        let done = done.await?;
-        drop(turn);
-        done
+        done.await?
     }
 
     /// Writes what the ledger keeps, which is no change of the records: all of it or nothing. Blocks.
@@ -211,11 +213,13 @@ impl Store {
     where
         F: FnOnce(&Connection) -> Result<(), StoreError> + Send + 'static,
     {
-        let turn = self.inner.turn.lock().await;
+        let turn = Arc::clone(&self.inner.turn).lock_owned().await;
         let store = self.clone();
-        let done = tokio::task::spawn_blocking(move || store.keep_ledger(work)).await?;
-        drop(turn);
-        done
+        tokio::task::spawn_blocking(move || {
+            let _turn = turn;
+            store.keep_ledger(work)
+        })
+        .await?
     }
 
     /// Reads, as of one moment.
@@ -231,6 +235,7 @@ impl Store {
                 let transaction = only.connection.transaction()?;
                 return work(&transaction);
             }
+            let _open = inner.gate.read().unwrap_or_else(PoisonError::into_inner);
             let idle = inner.readers.lock().unwrap_or_else(PoisonError::into_inner).pop();
             let mut reader = match idle {
                 Some(reader) => reader,
@@ -253,33 +258,48 @@ impl Inner {
         work: impl FnOnce(&mut Connection) -> Result<T, StoreError>,
     ) -> Result<T, StoreError> {
         let mut writer = self.writer.lock().unwrap_or_else(PoisonError::into_inner);
-        if self.disk.is_opening_due() {
+        if self.disk.is_opening_due() && !writer.is_writable {
             self.open_again(&mut writer);
         }
-        self.disk.note(work(&mut writer.connection))
+        let before = writer.connection.total_changes();
+        let done = work(&mut writer.connection);
+        let has_written = writer.connection.total_changes() > before;
+        let done = self.disk.note(done, has_written);
+        if has_written && !writer.is_shared && self.disk.is_well() {
+            // There is room for all that belongs to it again.
+            self.open_again(&mut writer);
+        }
+        done
     }
 
-    /// Opens the file anew where it could only be read: a connection stays as it was opened.
+    /// Opens the file anew where it could only be read, or by one connection: a connection stays as it was
+    /// opened.
     fn open_again(&self, writer: &mut Opened) {
-        if writer.is_writable {
+        // Connections of one process share what they may do, so all of them go first.
+        let _alone = self.gate.write().unwrap_or_else(PoisonError::into_inner);
+        self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
+        let Ok(none) = Connection::open_in_memory() else {
             return;
-        }
-        if writer.is_shared {
-            // Connections of one process share what they may do; so all of them go first.
-            self.readers.lock().unwrap_or_else(PoisonError::into_inner).clear();
-            let Ok(none) = Connection::open_in_memory() else {
-                return;
-            };
-            drop(std::mem::replace(&mut writer.connection, none));
-            if let Ok(opened) = opening::open(&self.path) {
+        };
+        let before = std::mem::replace(&mut writer.connection, none);
+        // A copy is kept until there is better: it takes room to make another.
+        let is_copy = !writer.is_shared && !writer.is_writable;
+        let (before, opened) = if is_copy {
+            (Some(before), opening::open_to_write(&self.path).and_then(written))
+        } else {
+            drop(before);
+            (None, opening::open(&self.path))
+        };
+        match (opened, before) {
+            (Ok(opened), _) => {
                 self.is_shared.store(opened.is_shared, Ordering::Relaxed);
                 *writer = opened;
             }
-        } else if let Ok(opened) = opening::open_to_write(&self.path)
-            && opened.is_writable
-        {
-            self.is_shared.store(true, Ordering::Relaxed);
-            *writer = opened;
+            (Err(_), Some(before)) => writer.connection = before,
+            (Err(error), None) => {
+                tracing::error!(%error, "the store cannot be opened again");
+                writer.is_writable = false;
+            }
         }
     }
 
@@ -299,10 +319,10 @@ impl Inner {
             touched_accounts: Vec::new(),
             touched_plans: Vec::new(),
         };
-        let done = work(&mut change)?;
         if let Some(once) = change.origin.once {
             answers::note(&change, &once)?;
         }
+        let done = work(&mut change)?;
         // What filters need not know wakes none of them.
         let number = if change.touches_filters() { Some(changes::append(&change)?) } else { None };
         change.transaction.commit()?;
@@ -311,6 +331,11 @@ impl Inner {
         }
         Ok(done)
     }
+}
+
+/// Returns what was opened if it can be written.
+fn written(opened: Opened) -> Result<Opened, StoreError> {
+    if opened.is_writable { Ok(opened) } else { Err(StoreError::Unwritable) }
 }
 
 /// Writes something, to see whether that can be.

@@ -47,7 +47,7 @@ impl Demo {
         let full = json!({"name": "Agent", "rules": [{"resource": "*", "actions": ["*"]}]});
         let reader = json!({"name": "Reader", "rules": [
             {"resource": "datasets", "actions": ["read"]}]});
-        let trial = json!({"name": "Trial", "limits": [
+        let trial = json!({"name": "Trial", "rules": [{"resource": "*", "actions": ["*"]}], "limits": [
             {"name": "trial", "amount": 1, "bucket_seconds": 86_400, "buckets": 30}]});
         Ok(Self {
             cms_read_write: token(control_plane, CMS, "kind", "application_read_write").await?,

@@ -8,7 +8,7 @@ use utoipa::IntoParams;
 
 use super::extract::{Parameters, non_empty};
 use super::fields::Fields;
-use super::lists::{List, ListParameters};
+use super::lists::{List, ListParameters, unknown_cursor};
 use crate::app::App;
 use crate::error::{ApiError, Problem};
 use crate::store::{self, AuditEntry};
@@ -38,9 +38,10 @@ pub(crate) async fn list(
     fields.finish()?;
     let after = match page.after.as_deref() {
         None => 0,
-        Some(text) => text.parse().map_err(|_| {
-            ApiError::field("after", format!("expected `next` of the part before, found `{text}`"))
-        })?,
+        Some(text) => match text.parse::<u32>() {
+            Ok(id) if id.to_string() == text => i64::from(id),
+            Ok(_) | Err(_) => return Err(unknown_cursor(text)),
+        },
     };
     let asked = page.clone();
     let entries = app

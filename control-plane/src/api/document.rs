@@ -54,7 +54,7 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let verbs = ["}", "/suspend", "/resume", "/end-grace"];
     let is_of_record = verbs.iter().any(|verb| path.ends_with(verb));
     let is_change = method != "get" && !is_made_once && name != "explain_request";
-    let takes_tag = is_change && (is_of_record || name == "regenerate_key");
+    let takes_tag = (is_change && is_of_record) || name == "regenerate_key";
     operation.insert("operationId".to_owned(), json!(name));
 
     let mut parameters: Vec<Value> =

@@ -1,6 +1,5 @@
 //! What handlers take from requests, with errors that name the field.
 
-use axum::body::HttpBody;
 use axum::extract::rejection::BytesRejection;
 use axum::extract::{FromRequest, FromRequestParts, Request};
 use axum::http::header;
@@ -23,28 +22,10 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for Body<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let content_type = request
-            .headers()
-            .get(header::CONTENT_TYPE)
-            .map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase());
-        let bytes =
-            Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
-                BytesRejection::FailedToBufferBody(error)
-                    if error.to_string().contains("length limit") =>
-                {
-                    ApiError::TooLarge
-                }
-                other => ApiError::Malformed(other.body_text()),
-            })?;
+        let (is_json, bytes) = read(request, state).await?;
         if bytes.trim_ascii().is_empty() {
             return from_json(b"{}");
         }
-        // Browsers send other types across origins without asking; JSON they do not.
-        let is_json = content_type.is_some_and(|value| {
-            let name = value.split(';').next().unwrap_or_default().trim();
-            name == "application/json"
-                || (name.starts_with("application/") && name.ends_with("+json"))
-        });
         if !is_json {
             return Err(ApiError::UnsupportedType);
         }
@@ -133,16 +114,36 @@ impl<S: Send + Sync, T: DeserializeOwned> FromRequest<S> for NeededBody<T> {
     type Rejection = ApiError;
 
     async fn from_request(request: Request, state: &S) -> Result<Self, ApiError> {
-        let length = request.headers().get(header::CONTENT_LENGTH);
-        let is_empty = length.is_none_or(|length| length == "0")
-            && !request.headers().contains_key(header::TRANSFER_ENCODING)
-            && request.body().size_hint().exact() == Some(0);
-        if is_empty {
+        let (is_json, bytes) = read(request, state).await?;
+        if bytes.trim_ascii().is_empty() {
             let message = "expected a JSON object, found nothing; `{}` takes what is the default";
             return Err(ApiError::Malformed(message.to_owned()));
         }
-        Body::from_request(request, state).await.map(|Body(body)| Self(body))
+        if !is_json {
+            return Err(ApiError::UnsupportedType);
+        }
+        from_json(&bytes).map(|Body(body)| Self(body))
     }
+}
+
+/// Returns the body, and whether it is said to be JSON.
+async fn read<S: Send + Sync>(request: Request, state: &S) -> Result<(bool, Bytes), ApiError> {
+    let content_type = request
+        .headers()
+        .get(header::CONTENT_TYPE)
+        .map(|value| value.to_str().unwrap_or_default().to_ascii_lowercase());
+    let bytes = Bytes::from_request(request, state).await.map_err(|rejection| match rejection {
+        BytesRejection::FailedToBufferBody(error) if error.to_string().contains("length limit") => {
+            ApiError::TooLarge
+        }
+        other => ApiError::Malformed(other.body_text()),
+    })?;
+    // Browsers send other types across origins without asking; JSON they do not.
+    let is_json = content_type.is_some_and(|value| {
+        let name = value.split(';').next().unwrap_or_default().trim();
+        name == "application/json" || (name.starts_with("application/") && name.ends_with("+json"))
+    });
+    Ok((is_json, bytes))
 }
 
 /// The query string.

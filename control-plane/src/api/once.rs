@@ -6,7 +6,7 @@
 //! the request.
 
 use axum::body::{Body, to_bytes};
-use axum::extract::{Request, State};
+use axum::extract::{MatchedPath, Request, State};
 use axum::http::header::{AUTHORIZATION, CONTENT_TYPE, ETAG, LOCATION};
 use axum::http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode};
 use axum::middleware::Next;
@@ -36,11 +36,17 @@ pub(crate) async fn once(
     request: Request,
     next: Next,
 ) -> Result<Response, ApiError> {
-    let given = request.headers().get(NAME).filter(|_| request.method() == Method::POST);
-    let Some(given) = given else {
+    let path = request.extensions().get().map(MatchedPath::as_str);
+    let is_made_once =
+        request.method() == Method::POST && path.is_some_and(|it| PATHS.contains(&it));
+    let Some(given) = request.headers().get(NAME).filter(|_| is_made_once) else {
         return Ok(next.run(request).await);
     };
-    let given = given.to_str().ok().filter(|text| (1..=MAX_NAME_CHARS).contains(&text.len()));
+    let is_name = |text: &&str| {
+        (1..=MAX_NAME_CHARS).contains(&text.len())
+            && text.bytes().all(|byte| byte.is_ascii_graphic())
+    };
+    let given = given.to_str().ok().filter(is_name);
     let Some(given) = given.map(str::to_owned) else {
         let message = format!("expected 1 to {MAX_NAME_CHARS} visible ASCII characters");
         return Err(ApiError::field("Idempotency-Key", message));
@@ -63,8 +69,13 @@ pub(crate) async fn once(
         return kept.map(Kept::into_response).ok_or_else(ApiError::answer_lost);
     }
     parts.extensions.insert(once);
-    let answered = next.run(Request::from_parts(parts, Body::from(body))).await;
-    if answered.status().is_success() { keep(&app, &secret, answered).await } else { Ok(answered) }
+    // By itself, so that the answer is kept even if the client goes away: it will ask again.
+    let work = tokio::spawn(async move {
+        let answered = next.run(Request::from_parts(parts, Body::from(body))).await;
+        let is_done = answered.status().is_success();
+        if is_done { keep(&app, &secret, answered).await } else { Ok(answered) }
+    });
+    work.await.unwrap_or(Err(ApiError::Panicked))
 }
 
 /// Keeps an answer, and gives it.
@@ -143,6 +154,14 @@ impl Secret {
         serde_json::from_slice(&json).ok()
     }
 }
+
+/// Where something is made with each request.
+const PATHS: [&str; 4] = [
+    "/api/v1/accounts",
+    "/api/v1/accounts/{account}/keys",
+    "/api/v1/accounts/{account}/keys/{key}/regenerate",
+    "/api/v1/links",
+];
 
 const NAME: HeaderName = HeaderName::from_static("idempotency-key");
 

@@ -65,11 +65,14 @@ pub(crate) fn tag<T: Serialize>(record: &T) -> String {
 ///
 /// If the header is no list of strong tags.
 pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Vec<String>>, ApiError> {
-    let mut tags = Vec::new();
+    let (mut tags, mut has_any) = (Vec::new(), false);
     for value in headers.get_all(IF_MATCH) {
         // What cannot be read is no tag, rather than no condition.
         let text = value.to_str().unwrap_or("?");
         for tag in text.split(',').map(str::trim).filter(|tag| !tag.is_empty()) {
+            // A weak one fits no record (RFC 9110, section 13.1.1).
+            let is_weak = tag.starts_with("W/");
+            let tag = tag.strip_prefix("W/").unwrap_or(tag);
             let is_tag =
                 tag == "*" || (tag.len() > 1 && tag.starts_with('"') && tag.ends_with('"'));
             if !is_tag {
@@ -77,10 +80,13 @@ pub(super) fn expected(headers: &HeaderMap) -> Result<Option<Vec<String>>, ApiEr
                     format!("expected `*` or what an answer said as `ETag`, found `{tag}`");
                 return Err(ApiError::field("If-Match", message));
             }
-            tags.push(tag.to_owned());
+            has_any = true;
+            if !is_weak {
+                tags.push(tag.to_owned());
+            }
         }
     }
-    Ok((!tags.is_empty()).then_some(tags))
+    Ok(has_any.then_some(tags))
 }
 
 /// Bytes of a hash that tell two states of a record apart.

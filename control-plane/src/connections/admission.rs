@@ -50,8 +50,12 @@ struct Entry {
     whose: Whose,
     /// Requests that are being answered.
     busy: usize,
+    /// Since when some are.
+    busy_since: Instant,
     /// Since when none is.
     quiet_since: Instant,
+    /// Whether requests come side by side: then not all that comes is a part of one.
+    has_streams: bool,
     /// Since when one has begun to come that is not there yet; at first, since the beginning.
     coming_since: Option<Instant>,
     taken: Arc<Notify>,
@@ -107,12 +111,12 @@ impl Admission {
                     "a client has as many connections as one may; its silent ones are closed"
                 );
             }
-            table.take_most_silent(|entry| entry.whose == whose)?;
+            table.make_room(|entry| entry.whose == whose)?;
         }
         if table.entries.len() - table.filters >= shared.bounds.public {
             table
-                .take_most_silent(|entry| matches!(entry.whose, Whose::Client(_)))
-                .or_else(|| table.take_most_silent(|entry| entry.whose == Whose::Proxy))?;
+                .make_room(|entry| matches!(entry.whose, Whose::Client(_)))
+                .or_else(|| table.make_room(|entry| entry.whose == Whose::Proxy))?;
         }
         let taken = Arc::new(Notify::new());
         let id = table.add(whose, Arc::clone(&taken));
@@ -126,7 +130,7 @@ impl Bounds {
         let descriptors = usize::try_from(descriptors).unwrap_or(usize::MAX).min(MAX_DESCRIPTORS);
         let connections = descriptors.saturating_sub(RESERVED_DESCRIPTORS).max(MIN_CONNECTIONS);
         let public = connections / 2;
-        Self { per_client: PER_CLIENT.min(public / 2), public, filters: connections - public }
+        Self { per_client: PER_CLIENT.min(public / 4), public, filters: connections - public }
     }
 }
 
@@ -142,6 +146,9 @@ impl Place {
     /// Takes note that a request is being answered, until the handle is dropped.
     pub(super) fn work(&self) -> Work<'_> {
         if let Some(entry) = self.0.shared.table().entries.get_mut(&self.0.id) {
+            if entry.busy == 0 {
+                entry.busy_since = Instant::now();
+            }
             entry.busy += 1;
             entry.coming_since = None;
         }
@@ -153,8 +160,24 @@ impl Place {
         if let Some(entry) = self.0.shared.table().entries.get_mut(&self.0.id)
             && entry.busy == 0
         {
-            entry.coming_since.get_or_insert_with(Instant::now);
+            if entry.has_streams {
+                entry.quiet_since = Instant::now();
+            } else {
+                entry.coming_since.get_or_insert_with(Instant::now);
+            }
         }
+    }
+
+    /// Takes note that requests come side by side (HTTP/2).
+    pub(super) fn has_streams(&self) {
+        if let Some(entry) = self.0.shared.table().entries.get_mut(&self.0.id) {
+            entry.has_streams = true;
+        }
+    }
+
+    /// Reports whether no request is being answered.
+    pub(super) fn is_quiet(&self) -> bool {
+        self.0.shared.table().entries.get(&self.0.id).is_none_or(|entry| entry.busy == 0)
     }
 
     /// Waits until the place is another one's.
@@ -192,7 +215,15 @@ impl Table {
         self.next += 1;
         let quiet_since = Instant::now();
         let coming_since = Some(quiet_since);
-        let entry = Entry { whose, busy: 0, quiet_since, coming_since, taken };
+        let entry = Entry {
+            whose,
+            busy: 0,
+            busy_since: quiet_since,
+            quiet_since,
+            has_streams: false,
+            coming_since,
+            taken,
+        };
         self.entries.insert(id, entry);
         self.count(whose);
         id
@@ -213,10 +244,15 @@ impl Table {
         self.count(whose);
     }
 
-    /// Closes the connection, of some, that has been silent for longest; none if each of them is busy.
-    fn take_most_silent(&mut self, of: impl Fn(&Entry) -> bool) -> Option<()> {
-        let silent = self.entries.iter().filter(|(_, entry)| entry.busy == 0 && of(entry));
-        let (&id, entry) = silent.min_by_key(|(_, entry)| entry.quiet_since)?;
+    /// Closes the connection, of some, that has been silent for longest, else the one that has been busy for
+    /// longest, as one is whose request does not come to its end; none if all are busy since just now.
+    fn make_room(&mut self, of: impl Fn(&Entry) -> bool) -> Option<()> {
+        let all = || self.entries.iter().filter(|(_, entry)| of(entry));
+        let silent = all().filter(|(_, entry)| entry.busy == 0);
+        let busy = all().filter(|(_, entry)| entry.busy_since.elapsed() >= BUSY_TIME);
+        let most_silent = silent.min_by_key(|(_, entry)| entry.quiet_since);
+        let (&id, entry) =
+            most_silent.or_else(|| busy.min_by_key(|(_, entry)| entry.busy_since))?;
         entry.taken.notify_one();
         self.remove(id);
         Some(())
@@ -284,6 +320,9 @@ const FILTER_TIME: Duration = Duration::from_secs(900);
 /// Connections of one client: many times a browser's, and what a busy program has.
 const PER_CLIENT: usize = 200;
 
+/// Time after which a request may be cut where others have no room: all but polls take less.
+const BUSY_TIME: Duration = Duration::from_secs(2);
+
 /// Descriptors for the store and for what the service itself opens.
 const RESERVED_DESCRIPTORS: usize = 128;
 
@@ -335,6 +374,9 @@ mod tests {
         drop(work);
         assert!(admission.admit(ip("2001:db8::3")).is_some());
         assert_eq!(places.iter().filter(|place| has_place(place)).count(), 2);
+        let _work: Vec<Work<'_>> = places.iter().map(Place::work).collect();
+        tokio::time::advance(BUSY_TIME).await;
+        assert!(admission.admit(ip("2001:db8::4")).is_some(), "requests that do not end make room");
     }
 
     #[tokio::test(start_paused = true)]
@@ -384,9 +426,9 @@ mod tests {
             let Bounds { per_client, public, filters } = Bounds::of_descriptors(descriptors);
             (per_client, public, filters)
         };
-        assert_eq!(shares(1_024), (200, 448, 448));
-        assert_eq!(shares(256), (32, 64, 64));
-        assert_eq!(shares(10), (8, 16, 16));
+        assert_eq!(shares(1_024), (112, 448, 448));
+        assert_eq!(shares(256), (16, 64, 64));
+        assert_eq!(shares(10), (4, 16, 16));
         assert_eq!(shares(u64::MAX), (200, 8_128, 8_128));
     }
 }

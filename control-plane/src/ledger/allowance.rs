@@ -29,8 +29,10 @@ impl Allowance {
             return Self { room: at_once, excess: 0 };
         };
         let served = silent_ms.min(LONGEST_SILENCE_MS).saturating_mul(CALLS_PER_MS);
-        let most = if silent_ms >= SILENCE_MS { at_once.saturating_add(served) } else { at_once };
-        Self { room: left.saturating_add(served).min(most).max(left), excess: 0 }
+        let filled_up = left.saturating_add(served).min(at_once);
+        let after_silence = at_once.saturating_add(served);
+        let earned = if silent_ms >= SILENCE_MS { after_silence } else { filled_up };
+        Self { room: left.max(earned), excess: 0 }
     }
 
     /// Returns how many of some calls are believed.
@@ -52,13 +54,13 @@ impl Allowance {
     }
 }
 
-/// Calls that one worker can serve in a millisecond: several times what was measured.
-const CALLS_PER_MS: u64 = 50;
+/// Calls that a proxy can serve in a millisecond: several times what was measured of a large machine.
+const CALLS_PER_MS: u64 = 200;
 
 /// Calls without a lease that are believed at once, of a holder that is heard of for the first time, too.
 const CREDITS_AT_ONCE: u64 = 10_000;
 
-/// Calls of keys that are believed at once: those of 20 seconds.
+/// Calls of keys that are believed at once: those of 5 seconds.
 const USES_AT_ONCE: u64 = 1_000_000;
 
 /// Silence from which on a holder was cut off: those that are not report several times a second.
@@ -83,10 +85,10 @@ mod tests {
         let after =
             |left: u64, silent_ms: u64| Allowance::of_credits(Some(left), Some(silent_ms)).left();
         assert_eq!(after(0, 0), 0);
-        assert_eq!(after(0, 100), 5_000);
+        assert_eq!(after(0, 20), 4_000);
         assert_eq!(after(9_000, 100), 10_000, "no more than at once");
-        assert_eq!(after(0, 60_000), 3_000_000);
-        assert_eq!(after(10_000, 3_600_000), 180_010_000);
+        assert_eq!(after(0, 60_000), 12_010_000);
+        assert_eq!(after(10_000, 3_600_000), 720_010_000);
         assert_eq!(
             after(2_900_000, 50),
             2_900_000,

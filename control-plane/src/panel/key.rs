@@ -137,7 +137,8 @@ pub(super) async fn end_grace(
     Path((account, id)): Path<(String, String)>,
 ) -> Result<Response, Failure> {
     let origin = visitor.origin();
-    let changed = app.store.change(origin, move |change| keys::end_grace(change, &account, &id));
+    let changed =
+        app.store.change_urgently(origin, move |change| keys::end_grace(change, &account, &id));
     Ok(go_on(&app, &changed.await?, "grace-ended"))
 }
 

@@ -78,7 +78,9 @@ pub(super) async fn set_password(
     let hashed = app.panel.passwords.hash(form.verbatim("new_password").to_owned()).await?;
     let person = visitor.person.id.clone();
     app.store
-        .change(visitor.origin(), move |change| people::set_password(change, &person, &hashed))
+        .change_urgently(visitor.origin(), move |change| {
+            people::set_password(change, &person, &hashed)
+        })
         .await?;
     let jar = sign_in::start(&app, &headers, &visitor.address, visitor.person, None).await?;
     Ok((jar, Redirect::to("/me?done=password-saved")).into_response())

@@ -139,7 +139,9 @@ pub(super) async fn withdraw(
 ) -> Result<Response, Failure> {
     let to = format!("/accounts/{account}/members?done=withdrawn");
     app.store
-        .change(visitor.origin(), move |change| links::withdraw(change, Some(&account), &link))
+        .change_urgently(visitor.origin(), move |change| {
+            links::withdraw(change, Some(&account), &link)
+        })
         .await?;
     Ok(Redirect::to(&to).into_response())
 }

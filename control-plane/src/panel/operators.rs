@@ -81,9 +81,9 @@ pub(super) async fn remove(
     visitor: Visitor,
     Path(person): Path<String>,
 ) -> Result<Response, Failure> {
-    let removed = app
-        .store
-        .change(visitor.origin(), move |change| people::set_operator(change, &person, false));
+    let removed = app.store.change_urgently(visitor.origin(), move |change| {
+        people::set_operator(change, &person, false)
+    });
     removed.await?;
     Ok(Redirect::to("/operators?done=operator-removed").into_response())
 }
@@ -94,7 +94,9 @@ pub(super) async fn withdraw(
     visitor: Visitor,
     Path(link): Path<String>,
 ) -> Result<Response, Failure> {
-    app.store.change(visitor.origin(), move |change| links::withdraw(change, None, &link)).await?;
+    app.store
+        .change_urgently(visitor.origin(), move |change| links::withdraw(change, None, &link))
+        .await?;
     Ok(Redirect::to("/operators?done=withdrawn").into_response())
 }
 

@@ -119,13 +119,13 @@ pub(super) async fn check(
     let (asked, places, now_ms) = (email.to_owned(), whence.places(), Time::now().as_ms());
     let known = app.store.read(move |db| familiar::find(db, &asked, &places, now_ms)).await?;
     match known {
-        Some(place) => app.panel.throttle.check_familiar(email, place)?,
+        Some(place) => app.panel.throttle.check_familiar(email, place, whence)?,
         None => app.panel.throttle.check(email, whence.address)?,
     }
     let (asked, address) = (email.to_owned(), whence.address);
     let found = app.store.read(move |db| people::by_email(db, &asked)).await?;
     let (person, hashed) = found.unzip();
-    if app.panel.passwords.matches(password.to_owned(), hashed.clone()).await? {
+    if app.panel.passwords.matches(password.to_owned(), hashed.clone(), known.is_some()).await? {
         return Ok(person.zip(hashed));
     }
     // Not the address that was typed: people type passwords into that field.
@@ -152,7 +152,14 @@ pub(super) async fn start(
         places: vec![KeyHash::of(browser.as_bytes()), network(address)],
     };
     let origin = Origin::of(&person.email, address);
-    app.store.change_urgently(origin, move |change| sessions::start(change, &person, &new)).await?;
+    // Operators must get in to take access away; what others may do, they can do for them.
+    if person.is_operator {
+        let started =
+            app.store.change_urgently(origin, move |change| sessions::start(change, &person, &new));
+        started.await?;
+    } else {
+        app.store.change(origin, move |change| sessions::start(change, &person, &new)).await?;
+    }
     let is_secure = app.panel.is_secure(headers);
     let jar = CookieJar::new().add(session::browser_cookie(browser, is_secure));
     Ok(jar.add(session::cookie(secret, is_secure)))
@@ -174,6 +181,8 @@ pub(super) struct Throttle {
     by_person: DefaultKeyedRateLimiter<KeyHash>,
     by_network: DefaultKeyedRateLimiter<KeyHash>,
     by_person_and_familiar_place: DefaultKeyedRateLimiter<(KeyHash, KeyHash)>,
+    /// Of a network from which people have signed in, for all of them together.
+    by_familiar_network: DefaultKeyedRateLimiter<KeyHash>,
 }
 
 impl Throttle {
@@ -186,6 +195,7 @@ impl Throttle {
             by_person: RateLimiter::keyed(quota(SOME, Duration::from_secs(15))),
             by_network: RateLimiter::keyed(quota(SOME, Duration::from_secs(5))),
             by_person_and_familiar_place: RateLimiter::keyed(quota(FEW, Duration::from_secs(30))),
+            by_familiar_network: RateLimiter::keyed(quota(SOME, Duration::from_secs(5))),
         }
     }
 
@@ -202,8 +212,17 @@ impl Throttle {
     }
 
     /// Counts an attempt from where the person has signed in before: by itself, whatever others try.
-    fn check_familiar(&self, email: &str, place: KeyHash) -> Result<(), ApiError> {
+    fn check_familiar(
+        &self,
+        email: &str,
+        place: KeyHash,
+        whence: &Whence<'_>,
+    ) -> Result<(), ApiError> {
         self.tidy();
+        // Colleagues share a network, and one of them may be after the others; a browser is its person's.
+        if whence.browser != Some(place) {
+            self.by_familiar_network.check_key(&place).map_err(|until| throttled(&until))?;
+        }
         let entry = (KeyHash::of(email.as_bytes()), place);
         self.by_person_and_familiar_place.check_key(&entry).map_err(|until| throttled(&until))
     }
@@ -211,11 +230,13 @@ impl Throttle {
     /// Forgets those that rested, where there are many.
     fn tidy(&self) {
         let pairs = self.by_person_and_network.len() + self.by_person_and_familiar_place.len();
-        if pairs + self.by_network.len() + self.by_person.len() > CROWD {
+        let networks = self.by_network.len() + self.by_familiar_network.len();
+        if pairs + networks + self.by_person.len() > CROWD {
             self.by_network.retain_recent();
             self.by_person.retain_recent();
             self.by_person_and_network.retain_recent();
             self.by_person_and_familiar_place.retain_recent();
+            self.by_familiar_network.retain_recent();
         }
     }
 }
@@ -293,13 +314,20 @@ mod tests {
         }
         assert!(throttle.check("ada@example.com", "198.51.100.1").is_err());
         let (browser, other) = (KeyHash::of(b"browser"), KeyHash::of(b"other"));
+        let whence = Whence { address: "198.51.100.1", browser: Some(browser) };
+        let check = |email: &str, place| throttle.check_familiar(email, place, &whence);
         for place in [browser, other] {
             for _ in 0..FEW.get() {
-                assert!(throttle.check_familiar("ada@example.com", place).is_ok());
+                assert!(check("ada@example.com", place).is_ok());
             }
-            assert!(throttle.check_familiar("ada@example.com", place).is_err());
+            assert!(check("ada@example.com", place).is_err());
         }
-        assert!(throttle.check_familiar("bob@example.com", browser).is_ok());
+        assert!(check("bob@example.com", browser).is_ok());
+        for colleague in 0..SOME.get() {
+            let _ = check(&format!("{colleague}@example.com"), other);
+        }
+        assert!(check("eve@example.com", other).is_err(), "one network for all of its people");
+        assert!(check("eve@example.com", browser).is_ok());
     }
 
     #[test]

@@ -3,6 +3,7 @@
 use latchkey_protocol::KeyHash;
 use rusqlite::{Connection, OptionalExtension, params};
 
+use super::ledger::certain_ms;
 use super::{Change, StoreError};
 
 /// A request that is made once.
@@ -46,7 +47,8 @@ pub(crate) fn find(
 /// Takes note, with what a request changes, that it was made; what is older than a day goes.
 pub(super) fn note(change: &Change<'_>, once: &Once) -> Result<(), StoreError> {
     let connection = &change.transaction;
-    connection.execute("DELETE FROM answers WHERE at_ms <= ?1", [change.now_ms - KEPT_MS])?;
+    let certain_ms = certain_ms(connection, change.now_ms)?;
+    connection.execute("DELETE FROM answers WHERE at_ms <= ?1", [certain_ms - KEPT_MS])?;
     let count: i64 = connection.query_row("SELECT count(*) FROM answers", [], |row| row.get(0))?;
     if count >= MAX_ANSWERS {
         let message = format!(

@@ -9,6 +9,7 @@ use rusqlite::{Connection, OptionalExtension, Row, params};
 use super::ledger::from_sql;
 use super::usable_tokens::{self, AccountRow, Sets, TokenRow};
 use super::{Change, StoreError, resources};
+use crate::time::Time;
 
 /// What changed after a revision.
 #[derive(Debug)]
@@ -45,7 +46,10 @@ pub(super) fn last(connection: &Connection) -> Result<Revision, StoreError> {
 
 pub(super) fn last_with_time(connection: &Connection) -> Result<(Revision, i64), StoreError> {
     let sql = "SELECT revision, mark, at_ms FROM changes ORDER BY revision DESC LIMIT 1";
-    Ok(connection.query_row(sql, [], |row| Ok((read_revision(row)?, row.get(2)?)))?)
+    let (revision, at_ms): (Revision, i64) =
+        connection.query_row(sql, [], |row| Ok((read_revision(row)?, row.get(2)?)))?;
+    // The clock may have been ahead then; what it made expire has not.
+    Ok((revision, at_ms.min(Time::now().as_ms())))
 }
 
 /// Appends a change with all that it touches, and returns its number.

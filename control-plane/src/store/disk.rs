@@ -85,13 +85,21 @@ impl Disk {
         let is_given_up = state.is_reserved && std::fs::remove_file(&self.reserve).is_ok();
         if is_given_up {
             state.is_reserved = false;
+            // The rest of it is not for what is not urgent.
+            state.is_failing = true;
             tracing::warn!("the reserve is used, so that what takes access away can be kept");
         }
         is_given_up
     }
 
     /// Takes note of how a write ended. Returns the error that callers are told.
-    pub(super) fn note<T>(&self, done: Result<T, StoreError>) -> Result<T, StoreError> {
+    ///
+    /// One that had nothing to write says nothing of the disk.
+    pub(super) fn note<T>(
+        &self,
+        done: Result<T, StoreError>,
+        has_written: bool,
+    ) -> Result<T, StoreError> {
         let mut state = self.state();
         match done {
             Err(error) if is_fault(&error) => {
@@ -105,18 +113,19 @@ impl Disk {
                 }
                 Err(StoreError::Unwritable)
             }
-            Ok(done) => {
+            Ok(done) if has_written => {
                 state.written_at = Some(Instant::now());
                 // What passed by the reserve says nothing of the rest.
                 if state.is_failing && state.is_reserved {
                     state.is_failing = false;
                     tracing::info!("the store can be written again");
-                } else if !state.is_failing && !state.is_reserved {
+                } else if !state.is_failing && !state.is_reserved && is_due(&mut state.reserved_at)
+                {
                     state.is_reserved = take_reserve(&self.reserve);
                 }
                 Ok(done)
             }
-            Err(error) => Err(error),
+            done => done,
         }
     }
 
@@ -149,6 +158,12 @@ pub(super) fn is_fault(error: &StoreError) -> bool {
         ) => true,
         Some(_) | None => false,
     }
+}
+
+/// Reports whether an error says that nothing may be written at all.
+pub(super) fn is_read_only(error: &StoreError) -> bool {
+    matches!(error, StoreError::Sqlite(error)
+        if error.sqlite_error_code() == Some(ErrorCode::ReadOnly))
 }
 
 /// Makes the reserve, all of it or nothing; reports whether it is there.

@@ -268,6 +268,14 @@ pub(crate) fn certain_time(
     Ok(time)
 }
 
+/// Returns the moment up to which it is certain that time has come, or a moment before it: what is deleted for
+/// its age goes by that.
+pub(super) fn certain_ms(connection: &Connection, now_ms: i64) -> Result<i64, StoreError> {
+    let sql = "SELECT at_ms FROM certain_time";
+    let certain_ms: i64 = connection.query_row(sql, [], |row| row.get(0))?;
+    Ok(certain_ms.min(now_ms))
+}
+
 /// Returns what a subject used and leased, as far as it counts for limits from a moment on.
 pub(crate) fn standing(
     connection: &Connection,

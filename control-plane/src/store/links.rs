@@ -50,7 +50,8 @@ pub(crate) fn create(
     expires_at_ms: i64,
 ) -> Result<(), StoreError> {
     let transaction = &change.transaction;
-    transaction.execute("DELETE FROM links WHERE expires_at_ms <= ?1", [change.now_ms])?;
+    let certain_ms = super::ledger::certain_ms(transaction, change.now_ms)?;
+    transaction.execute("DELETE FROM links WHERE expires_at_ms <= ?1", [certain_ms])?;
     let (email, account, role, person) = match purpose {
         Purpose::Member { account, role, email } => {
             super::accounts::get(transaction, account)?;

@@ -7,7 +7,7 @@ use std::path::{Path, PathBuf};
 use rusqlite::{Connection, OpenFlags};
 use rusqlite_migration::{M, Migrations};
 
-use super::disk::is_fault;
+use super::disk::{is_fault, is_read_only};
 use super::{MIGRATIONS, StoreError, fold};
 
 /// The store's file, opened.
@@ -58,7 +58,8 @@ pub(super) fn open_to_write(path: &Path) -> Result<Opened, StoreError> {
         let migrations = Migrations::new(MIGRATIONS.iter().map(|sql| M::up(sql)).collect());
         migrations.to_latest(&mut connection)?;
     }
-    let is_writable = !connection.is_readonly("main")?;
+    // What the file allows is not all: its index may be open to others of this process for reading only.
+    let is_writable = !super::look(&connection).is_err_and(|error| is_read_only(&error));
     Ok(Opened { connection, is_shared: true, is_writable })
 }
 

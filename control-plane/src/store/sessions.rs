@@ -4,6 +4,7 @@ use latchkey_protocol::KeyHash;
 use rusqlite::{Connection, OptionalExtension, params};
 use serde_json::json;
 
+use super::ledger::certain_ms;
 use super::people::{self, Person};
 use super::{Change, StoreError, familiar};
 use crate::time::Time;
@@ -48,7 +49,7 @@ pub(crate) fn start(
         let message = "the password was changed meanwhile; sign in again";
         return Err(StoreError::Conflict(message.to_owned()));
     }
-    drop_old(&change.transaction, now_ms)?;
+    drop_old(&change.transaction, certain_ms(&change.transaction, now_ms)?)?;
     if let Some(before) = &new.before {
         end(&change.transaction, before)?;
     }

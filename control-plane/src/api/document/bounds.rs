@@ -99,7 +99,9 @@ pub(super) fn add_to_parameter(operation: &str, parameter: &mut Value) {
             json!({"pattern": ID_OR_NOTHING, "maxLength": MAX_ID_CHARS})
         }
         "account" | "plan" | "key" => json!({"pattern": ID, "maxLength": MAX_ID_CHARS}),
-        "after" if operation == "list_audit_entries" => json!({"pattern": "^[0-9]{0,15}$"}),
+        "after" if operation == "list_audit_entries" => {
+            json!({"pattern": "^(0|[1-9][0-9]{0,8})?$"})
+        }
         "limit" => {
             let number = json!({"type": "integer", "minimum": 1, "maximum": 1000});
             parameter["schema"] = json!({"anyOf": [number, {"type": "string", "const": ""}]});
