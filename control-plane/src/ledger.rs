@@ -66,6 +66,9 @@ pub(crate) trait Records {
     /// Returns what is known of a holder.
     fn holder(&self, name: &str) -> Result<Option<Holder>, StoreError>;
 
+    /// Returns how many workers of a proxy are known.
+    fn workers(&self, instance: &str) -> Result<u64, StoreError>;
+
     /// Keeps what is known of a holder.
     fn put_holder(&mut self, name: &str, holder: &Holder) -> Result<(), StoreError>;
 
@@ -134,6 +137,11 @@ fn note(
     let known = records.holder(&proxy)?;
     let silent_ms = known.map(|known| now_ms.saturating_sub(known.seen_at_ms));
     let mut credits = Allowance::of_credits(known.map(|known| known.credit_room), silent_ms);
+    // Workers that are new have not been heard of, whatever the others said; but a proxy has only so many.
+    let is_new = records.holder(holder)?.is_none();
+    if is_new && records.workers(&call.instance)? < MAX_WORKERS {
+        credits.begin();
+    }
     let mut uses = Allowance::of_usage(known.map(|known| known.usage_room), silent_ms);
     for report in &call.reports {
         settle(records, holder, report)?;
@@ -342,6 +350,9 @@ fn granted(standing: &Standing, limits: &[Limit], lease: &Lease) -> Grant {
         limits: standing.states(limits, lease.starts_at_ms),
     }
 }
+
+/// Workers of a proxy whose first calls are believed, those under names of earlier lives included.
+const MAX_WORKERS: u64 = 1_024;
 
 /// Longest time for which a lease is granted: a holder that vanished keeps others from its calls for so
 /// long, and usage is behind by no more.

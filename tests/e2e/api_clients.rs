@@ -1,6 +1,7 @@
 //! The management API for programs: what they misspell, send twice or have not seen, and keys at a plan's limit.
 
 use std::sync::Arc;
+use std::time::Duration;
 
 use jiff::{SignedDuration, Timestamp};
 use latchkey_tests::{ControlPlane, Response, http, wait};
@@ -135,6 +136,36 @@ async fn request_with_a_name_is_made_once() {
             assert!(!bytes.windows(secret.len()).any(|window| window == secret), "{name}");
         }
     }
+}
+
+/// A client that does not wait for the answer gets it when it asks again: it is what names are for.
+#[tokio::test(flavor = "multi_thread")]
+async fn answer_is_kept_for_a_client_that_has_gone() {
+    let (control_plane, _folder) = start().await;
+    let body = json!({"name": "k", "rules": []});
+    let text = body.to_string();
+    for patience_ms in [0, 0, 0, 1, 1, 2, 4, 8, 16] {
+        let name = format!("gone-{patience_ms}-{}", Timestamp::now());
+        let request = format!(
+            "POST /api/v1/accounts/acme/keys HTTP/1.1\r\nHost: x\r\nAuthorization: Bearer {}\r\n\
+             Content-Type: application/json\r\nIdempotency-Key: {name}\r\nContent-Length: {}\r\n\r\n{text}",
+            control_plane.operator_token,
+            text.len()
+        );
+        let patience = Duration::from_millis(patience_ms);
+        let _ = http::read_raw(control_plane.port, request.as_bytes(), patience).await;
+        let named = [("idempotency-key", name.as_str())];
+        let answer = wait::until("the answer", wait::LONG, async || {
+            let answer = send(&control_plane, "POST", "/accounts/acme/keys", &named, &body).await;
+            // It may be under way.
+            (answer.status != 409).then_some(answer)
+        });
+        let answer = answer.await.unwrap();
+        assert_eq!(answer.status, 201, "{patience_ms}: {}", answer.text());
+        assert!(answer.json()["token"].is_string());
+    }
+    let keys = get(&control_plane, "/accounts/acme/keys").await;
+    assert_eq!(keys["items"].as_array().unwrap().len(), 2 + 9);
 }
 
 /// Who changes what another has changed meanwhile is told so, and changes nothing.

@@ -2,6 +2,7 @@
 
 use std::path::{Path, PathBuf};
 use std::process::Command;
+use std::sync::Arc;
 use std::time::{Duration, Instant};
 
 use latchkey_tests::stack::Folder;
@@ -223,6 +224,8 @@ async fn full_disk_keeps_no_revocation_back() {
 
     disk.fill("first");
     let edit = json!({"name": "other"});
+    let answer = control_plane.api("DELETE", &path(0), &Value::Null).await.unwrap();
+    assert_eq!(answer.status, 204, "{}", answer.text());
     wait::until("a change that is refused", wait::LONG, async || {
         let answer = control_plane.api("PATCH", "/accounts/acme", &edit).await.unwrap();
         (answer.status == 503).then_some(())
@@ -230,8 +233,6 @@ async fn full_disk_keeps_no_revocation_back() {
     .await
     .unwrap();
     assert_eq!(readiness(&control_plane).await, 503);
-    let answer = control_plane.api("DELETE", &path(0), &Value::Null).await.unwrap();
-    assert_eq!(answer.status, 204, "{}", answer.text());
     let suspended = format!("{}/suspend", path(1));
     let answer = control_plane.api("POST", &suspended, &Value::Null).await.unwrap();
     assert_eq!(answer.status, 200, "{}", answer.text());
@@ -271,7 +272,9 @@ async fn full_disk_keeps_no_revocation_back() {
     assert!(reserve <= 1 << 20, "{reserve}");
 
     // The same where nothing can be written at all; without the index of the log, too.
+    let mut restarted = Some(control_plane);
     for is_index_there in [true, false] {
+        let mut control_plane = restarted.take().unwrap();
         control_plane.kill().unwrap();
         if !is_index_there {
             std::fs::remove_file(data.join("latchkey.db-shm")).unwrap();
@@ -282,13 +285,27 @@ async fn full_disk_keeps_no_revocation_back() {
         assert_eq!(state(&control_plane, 2).await, "revoked");
         let answer = control_plane.api("DELETE", &path(3), &Value::Null).await.unwrap();
         assert_eq!(answer.status, 503, "{}", answer.text());
+        // Who reads meanwhile keeps nobody from writing.
+        let control_plane = Arc::new(control_plane);
+        let reader = tokio::spawn({
+            let control_plane = Arc::clone(&control_plane);
+            async move {
+                loop {
+                    let _ = control_plane.api("GET", "/audit?limit=1000", &Value::Null).await;
+                }
+            }
+        });
         disk.remount("rw");
         wait::until("readiness, once it can write", wait::LONG, async || {
             (readiness(&control_plane).await == 200).then_some(())
         })
         .await
         .unwrap();
+        reader.abort();
+        let _ = reader.await;
+        restarted = Arc::into_inner(control_plane);
     }
+    let mut control_plane = restarted.unwrap();
     control_plane.call("DELETE", &path(3), &Value::Null).await.unwrap();
     assert_eq!(state(&control_plane, 3).await, "revoked");
     // Before its disk goes.

@@ -35,6 +35,11 @@ impl Allowance {
         Self { room: left.max(earned), excess: 0 }
     }
 
+    /// Lets as much be reported as a first call may.
+    pub(super) fn begin(&mut self) {
+        self.room = self.room.max(CREDITS_AT_ONCE);
+    }
+
     /// Returns how many of some calls are believed.
     pub(super) fn take(&mut self, calls: u64) -> u64 {
         let believed = calls.min(self.room);

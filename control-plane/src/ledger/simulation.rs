@@ -85,6 +85,11 @@ impl Records for Disk {
         Ok(self.holders.get(name).copied())
     }
 
+    fn workers(&self, instance: &str) -> Result<u64, StoreError> {
+        let names = self.holders.keys().filter(|name| name.starts_with(&format!("{instance}/")));
+        Ok(names.count() as u64)
+    }
+
     fn put_holder(&mut self, name: &str, holder: &Known) -> Result<(), StoreError> {
         self.holders.insert(name.to_owned(), *holder);
         Ok(())

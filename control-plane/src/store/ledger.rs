@@ -188,6 +188,15 @@ impl Records for LedgerRecords<'_> {
         Ok(statement.query_row([name], read).optional()?)
     }
 
+    fn workers(&self, instance: &str) -> Result<u64, StoreError> {
+        // A name ends with a slash and the worker's, and `0` is the character after it.
+        let mut count = self
+            .connection
+            .prepare_cached("SELECT count(*) FROM holders WHERE name > ?1 AND name < ?2")?;
+        let range = [format!("{instance}/"), format!("{instance}0")];
+        Ok(count.query_row(range, |row| from_sql(row, 0))?)
+    }
+
     fn put_holder(&mut self, name: &str, holder: &Holder) -> Result<(), StoreError> {
         let mut statement = self.connection.prepare_cached(
             "INSERT OR REPLACE INTO holders (name, sequence, seen_at_ms, credit_room, usage_room)

@@ -261,3 +261,59 @@ const USABLE: &str = "
     SELECT hash, key, kind, account, rules, allowed_networks, ends_at_ms, limits, is_enforced
     FROM usable_tokens
     WHERE profile = ?1 AND (ends_at_ms IS NULL OR ends_at_ms > ?2)";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::store::{MintedToken, NewAccount, NewKey, Origin, Plan, Store, accounts, plans};
+    use crate::time::Time;
+
+    /// A change that was made while the clock was 400 days ahead used to hide keys that expire before that.
+    #[tokio::test]
+    async fn clock_that_was_ahead_expires_no_key() {
+        let folder = tempfile::tempdir().unwrap();
+        let store = Store::open(folder.path()).unwrap();
+        let day_ms = 86_400_000;
+        let now_ms = Time::now().as_ms();
+        let key = |name: &str, expires_ms: i64| NewKey {
+            id: format!("key_{name}"),
+            name: name.to_owned(),
+            kind: KeyKind::UserDefined,
+            rules: vec![],
+            enforce: true,
+            environment: None,
+            note: None,
+            expires_at: Some(Time::from_ms(expires_ms)),
+            allowed_networks: vec![],
+            limits: vec![],
+            replaces: None,
+            token: MintedToken {
+                hash: KeyHash::of(name.as_bytes()),
+                hint: "h".into(),
+                sealed: None,
+            },
+        };
+        let (id, name) = ("acme".to_owned(), "Acme".to_owned());
+        let limits = vec![];
+        let plan = Plan { id: "p".to_owned(), name: "p".to_owned(), limits, max_user_keys: 9 };
+        let keys = vec![key("soon", now_ms + 30 * day_ms), key("over", now_ms - day_ms)];
+        let (plan_id, profile) = ("p".to_owned(), "flotiq".to_owned());
+        let account = NewAccount { id, name, plan: plan_id, profile, keys };
+        let made = store.change(Origin::of("test", ""), move |change| {
+            plans::put(change, &plan)?;
+            accounts::create(change, &account)
+        });
+        made.await.unwrap();
+        let ahead_ms = now_ms + 400 * day_ms;
+        let (_, json) = latchkey_filter::profile::SHIPPED[0];
+        let profile = Profile::parse(json).unwrap();
+        let found = store.keep_ledger(|connection| {
+            connection.execute("UPDATE changes SET at_ms = ?1", [ahead_ms])?;
+            let listed = Pages::new(connection, &profile)?.tokens(None, 10)?;
+            let found =
+                |name: &str| token_by_hash(connection, &profile, &KeyHash::of(name.as_bytes()));
+            Ok((listed.len(), found("soon")?.is_some(), found("over")?.is_some()))
+        });
+        assert_eq!(found.unwrap(), (1, true, false));
+    }
+}
