@@ -2,6 +2,7 @@
 
 pub(crate) mod accounts;
 pub(crate) mod audit;
+pub(crate) mod corrections;
 pub(crate) mod document;
 pub(crate) mod explain;
 pub(crate) mod extract;

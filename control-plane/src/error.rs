@@ -173,6 +173,7 @@ pub(crate) struct StatusCodes;
 impl StatusCodes {
     pub(crate) const INVALID: (u16, &str) = (400, "A field cannot be taken as it is.");
     pub(crate) const UNAUTHENTICATED: (u16, &str) = (401, "The operator token is absent or wrong.");
+    pub(crate) const CONFLICT: (u16, &str) = (409, "It is at odds with what there is.");
     pub(crate) const OUTDATED: (u16, &str) = (412, "The record is not as `If-Match` says.");
     pub(crate) const THROTTLED: (u16, &str) =
         (429, "There were too many calls with a wrong token.");
@@ -186,11 +187,8 @@ impl StatusCodes {
         (415, "The body is not JSON."),
     ];
     /// Of operations that say so.
-    pub(crate) const DECLARED: [(u16, &str); 3] = [
-        Self::INVALID,
-        (404, "There is no such record."),
-        (409, "It is at odds with what there is."),
-    ];
+    pub(crate) const DECLARED: [(u16, &str); 3] =
+        [Self::INVALID, (404, "There is no such record."), Self::CONFLICT];
 }
 
 impl IntoResponse for ApiError {

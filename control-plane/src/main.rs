@@ -6,6 +6,9 @@
 //! `latchkey envoy-config` prints the Envoy configuration that goes with it, and `latchkey explain`
 //! asks a running service what a gateway would make of a request (`ask.rs`).
 //!
+//! Who connects has a place by `connections/admission.rs`; what anyone writes reaches the disk, or is refused, by
+//! `store/disk.rs`.
+//!
 //! An edit: `panel/key.rs` or `api/keys.rs` → `store/keys.rs` (row, change and audit entry in one transaction) →
 //! the store's revision wakes the polls in `edge/updates.rs` → the filters.
 //!

@@ -17,7 +17,9 @@ use utoipa_axum::routes;
 
 use crate::api::document::{self, QueryNames};
 use crate::api::fields::Fields;
-use crate::api::{accounts, audit, explain, keys, links, once, plans, proxies, resources, usage};
+use crate::api::{
+    accounts, audit, corrections, explain, keys, links, once, plans, proxies, resources, usage,
+};
 use crate::app::App;
 use crate::client_address::{self, ClientAddress};
 use crate::connections::Place;
@@ -84,7 +86,7 @@ fn management_api() -> OpenApiRouter<App> {
         .routes(routes!(resources::list))
         .routes(routes!(resources::get, resources::put, resources::delete))
         .routes(routes!(usage::get))
-        .routes(routes!(usage::correct))
+        .routes(routes!(corrections::correct))
         .routes(routes!(explain::explain))
         .routes(routes!(links::create))
         .routes(routes!(audit::list))

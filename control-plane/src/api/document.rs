@@ -47,45 +47,74 @@ pub(crate) fn query_names(document: &Value) -> QueryNames {
     all
 }
 
+/// What an operation is, as far as its description depends on it.
+struct Traits {
+    name: String,
+    is_made_once: bool,
+    /// Whether it is about one record, which answers tell the tag of.
+    is_of_record: bool,
+    /// Whether it understands `If-Match`.
+    takes_tag: bool,
+}
+
+impl Traits {
+    fn of(path: &str, method: &str, handler: &str) -> Self {
+        let name = format!("{handler}_{}", noun(path, handler == "list"));
+        let is_made_once = MADE_ONCE.contains(&name.as_str());
+        let verbs = ["}", "/suspend", "/resume", "/end-grace"];
+        let is_of_record = verbs.iter().any(|verb| path.ends_with(verb));
+        let is_change = method != "get" && is_of_record;
+        let takes_tag = is_change || name == "regenerate_key";
+        Self { name, is_made_once, is_of_record, takes_tag }
+    }
+}
+
 fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
     let handler = operation.get("operationId").and_then(Value::as_str).unwrap_or(method);
-    let name = format!("{handler}_{}", noun(path, handler == "list"));
-    let is_made_once = MADE_ONCE.contains(&name.as_str());
-    let verbs = ["}", "/suspend", "/resume", "/end-grace"];
-    let is_of_record = verbs.iter().any(|verb| path.ends_with(verb));
-    let is_change = method != "get" && !is_made_once && name != "explain_request";
-    let takes_tag = (is_change && is_of_record) || name == "regenerate_key";
-    operation.insert("operationId".to_owned(), json!(name));
+    let traits = Traits::of(path, method, handler);
+    operation.insert("operationId".to_owned(), json!(traits.name));
+    describe_parameters(&traits, operation);
+    if let Some(body) = operation.get_mut("requestBody") {
+        body["required"] = json!(!EMPTY_BODIES.contains(&traits.name.as_str()));
+    }
+    let has_input = operation.contains_key("parameters");
+    let has_body = operation.contains_key("requestBody");
+    let responses = operation.entry("responses").or_insert_with(|| json!({}));
+    if let Some(responses) = responses.as_object_mut() {
+        describe_errors(&traits, has_input, has_body, responses);
+        for (status, response) in responses.iter_mut().filter(|(status, _)| status.starts_with('2'))
+        {
+            describe_success(status, response, traits.is_of_record || traits.is_made_once);
+        }
+    }
+}
 
+fn describe_parameters(traits: &Traits, operation: &mut Map<String, Value>) {
     let mut parameters: Vec<Value> =
         operation.get("parameters").and_then(Value::as_array).cloned().unwrap_or_default();
     for parameter in &mut parameters {
-        bounds::add_to_parameter(&name, parameter);
+        bounds::add_to_parameter(&traits.name, parameter);
     }
-    if takes_tag {
-        parameters.push(header(
-            "If-Match",
-            "`ETag` of the record as it has to be",
-            r#"^(\*|"[0-9a-f]{1,64}")?$"#,
-        ));
+    if traits.takes_tag {
+        let what = "`ETag` of the record as it has to be";
+        parameters.push(header("If-Match", what, r#"^(\*|"[0-9a-f]{1,64}")?$"#));
     }
-    if is_made_once {
+    if traits.is_made_once {
         let what = "Name of this request: sent again within a day, it gets the same answer";
         parameters.push(header("Idempotency-Key", what, "^[!-~]{1,255}$"));
     }
-    let has_input = !parameters.is_empty();
-    if has_input {
+    if !parameters.is_empty() {
         operation.insert("parameters".to_owned(), json!(parameters));
     }
-    let has_body = operation.contains_key("requestBody");
-    if let Some(body) = operation.get_mut("requestBody") {
-        body["required"] = json!(!EMPTY_BODIES.contains(&name.as_str()));
-    }
+}
 
-    let responses = operation.entry("responses").or_insert_with(|| json!({}));
-    let Some(responses) = responses.as_object_mut() else {
-        return;
-    };
+/// Adds the errors that an operation of its kind answers with, each in the form of all.
+fn describe_errors(
+    traits: &Traits,
+    has_input: bool,
+    has_body: bool,
+    responses: &mut Map<String, Value>,
+) {
     let mut errors =
         vec![StatusCodes::UNAUTHENTICATED, StatusCodes::THROTTLED, StatusCodes::UNAVAILABLE];
     let known = |(status, _): &(u16, &str)| responses.contains_key(&status.to_string());
@@ -96,19 +125,14 @@ fn describe(path: &str, method: &str, operation: &mut Map<String, Value>) {
     if has_body {
         errors.extend(StatusCodes::OF_BODIES);
     }
-    if takes_tag {
+    if traits.takes_tag {
         errors.push(StatusCodes::OUTDATED);
     }
-    if is_made_once {
-        errors.extend([StatusCodes::NAME_TAKEN, StatusCodes::DECLARED[2]]);
+    if traits.is_made_once {
+        errors.extend([StatusCodes::NAME_TAKEN, StatusCodes::CONFLICT]);
     }
     for (status, description) in errors {
         responses.insert(status.to_string(), problem(description));
-    }
-    for (status, response) in responses.iter_mut() {
-        if status.starts_with('2') {
-            describe_success(status, response, is_of_record || is_made_once);
-        }
     }
 }
 

@@ -77,7 +77,7 @@ async fn furnish(panel: &Panel, text: &str) -> (String, String) {
     (website.id, importer.id)
 }
 
-/// Reports a month of calls, as a proxy does that could not for so long.
+/// Reports a month of calls, as proxies do that could not for so long: each as many as a first call may.
 async fn a_month(panel: &Panel, website: &str, importer: &str) {
     let now_ms = u64::try_from(jiff::Timestamp::now().as_millisecond()).unwrap();
     let (mut credits, mut usage) = (Vec::new(), Vec::new());
@@ -85,9 +85,11 @@ async fn a_month(panel: &Panel, website: &str, importer: &str) {
         let at_ms = now_ms - days * 86_400_000;
         // Fewer at weekends, and more by and by.
         let count = if days % 7 < 2 { 9_000 } else { 31_000 - days * 400 };
-        credits.push(
-            json!({"subject": {"account": {"account": "acme"}}, "at_ms": at_ms, "count": count}),
-        );
+        for part in 0..count / 9_000 {
+            let count = if part == 0 { 9_000 + count % 9_000 / 9 } else { 9_000 };
+            let subject = json!({"account": {"account": "acme"}});
+            credits.push(json!({"subject": subject, "at_ms": at_ms, "count": count}));
+        }
         for (key, part) in [(website, count * 7 / 10), (importer, count * 3 / 10)] {
             usage.push(
                 json!({"account": "acme", "key": key, "last_used_at_ms": at_ms, "count": part,
@@ -95,8 +97,6 @@ async fn a_month(panel: &Panel, website: &str, importer: &str) {
             );
         }
     }
-    let call = json!({"instance": "edge-1", "worker": "w", "sequence": 1, "credits": credits,
-                      "usage": usage});
     let control_plane = &panel.stack.control_plane;
     let url = panel.url("/edge/v1/leases");
     let authorization = format!("Bearer {}", control_plane.edge_token().unwrap());
@@ -104,9 +104,14 @@ async fn a_month(panel: &Panel, website: &str, importer: &str) {
         ("authorization", authorization.as_bytes()),
         ("content-type", b"application/json".as_slice()),
     ];
-    let body = serde_json::to_vec(&call).unwrap();
-    let answer = latchkey_tests::http::send("POST", &url, &headers, &body).await.unwrap();
-    assert_eq!(answer.status, 200, "{}", answer.text());
+    for (number, credit) in credits.into_iter().enumerate() {
+        let usage = if number == 0 { std::mem::take(&mut usage) } else { Vec::new() };
+        let call = json!({"instance": format!("edge-{number}"), "worker": "w", "sequence": 1,
+                          "credits": [credit], "usage": usage});
+        let body = serde_json::to_vec(&call).unwrap();
+        let answer = latchkey_tests::http::send("POST", &url, &headers, &body).await.unwrap();
+        assert_eq!(answer.status, 200, "{}", answer.text());
+    }
 }
 
 fn path(path: &str, (key, old): &(String, String)) -> String {

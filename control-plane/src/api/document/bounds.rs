@@ -2,13 +2,13 @@
 
 use serde_json::{Value, json};
 
+use crate::api::corrections::MAX_REASON_CHARS;
 use crate::api::fields::{
     MAX_AMOUNT, MAX_BUCKET_SECONDS, MAX_EMAIL_CHARS, MAX_ID_CHARS, MAX_LIMITS, MAX_METHOD_CHARS,
     MAX_NAME_CHARS, MAX_NETWORKS, MAX_RULES,
 };
 use crate::api::keys::{MAX_ENVIRONMENT_CHARS, MAX_GRACE_SECONDS, MAX_NOTE_CHARS};
 use crate::api::resources::{MAX_FIELD_CHARS, MAX_RELATIONS};
-use crate::api::usage::MAX_REASON_CHARS;
 use crate::profiles::Profiles;
 use latchkey_protocol::window::MAX_BUCKETS;
 
