@@ -340,6 +340,7 @@ async fn people_sign_in_and_out_everywhere() {
         let answer =
             latchkey_tests::http::send("POST", &url, &headers, form.as_bytes()).await.unwrap();
         let cookie = answer.header("set-cookie").to_owned();
+        assert!(cookie.starts_with("latchkey_session="), "it comes first: {cookie}");
         assert!(cookie.contains("; HttpOnly; SameSite=Lax; Path=/"), "{cookie}");
         cookie.split(';').next().unwrap().to_owned()
     };

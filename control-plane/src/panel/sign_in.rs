@@ -6,8 +6,8 @@ use std::time::{Duration, Instant};
 
 use askama::Template;
 use axum::extract::{Request, State};
-use axum::http::{HeaderMap, StatusCode};
-use axum::response::{IntoResponse, Redirect, Response};
+use axum::http::{HeaderMap, HeaderName, StatusCode, header};
+use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::CookieJar;
 use governor::clock::{Clock, DefaultClock};
 use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
@@ -133,7 +133,10 @@ pub(super) async fn check(
     Ok(None)
 }
 
-/// Starts a session in the place of the one that there is, and returns its cookie. `checked` is the hash
+/// The cookies of a session, as they stand in an answer.
+pub(super) type Cookies = AppendHeaders<[(HeaderName, String); 2]>;
+
+/// Starts a session in the place of the one that there is, and returns its cookies. `checked` is the hash
 /// of the password that was right.
 pub(super) async fn start(
     app: &App,
@@ -141,7 +144,7 @@ pub(super) async fn start(
     address: &str,
     person: Person,
     checked: Option<String>,
-) -> Result<CookieJar, ApiError> {
+) -> Result<Cookies, ApiError> {
     let secret = token::new_secret();
     let browser = session::browser(headers, app).unwrap_or_else(token::new_secret);
     let new = NewSession {
@@ -161,8 +164,9 @@ pub(super) async fn start(
         app.store.change(origin, move |change| sessions::start(change, &person, &new)).await?;
     }
     let is_secure = app.panel.is_secure(headers);
-    let jar = CookieJar::new().add(session::browser_cookie(browser, is_secure));
-    Ok(jar.add(session::cookie(secret, is_secure)))
+    // In this order: programs take the first for the session's.
+    let cookies = [session::cookie(secret, is_secure), session::browser_cookie(browser, is_secure)];
+    Ok(AppendHeaders(cookies.map(|cookie| (header::SET_COOKIE, cookie.to_string()))))
 }
 
 /// Returns a path of the panel's own, whatever the text: no other site may be named.
