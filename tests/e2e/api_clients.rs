@@ -230,7 +230,7 @@ async fn replacement_may_exceed_the_plan_by_one() {
         let answer = control_plane.api("POST", "/accounts/acme/keys", &key).await.unwrap();
         (answer.status, answer.json()["key"]["id"].as_str().unwrap_or_default().to_owned())
     };
-    let soon = (Timestamp::now() + SignedDuration::from_millis(1_500)).to_string();
+    let soon = (Timestamp::now() + SignedDuration::from_secs(5)).to_string();
     let (_, first) = make(json!({})).await;
     let (_, second) = make(json!({"expires_at": soon})).await;
     assert_eq!(make(json!({})).await.0, 409);
