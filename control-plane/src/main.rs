@@ -38,6 +38,7 @@ mod sealing;
 mod serve;
 mod session;
 mod store;
+mod throttle;
 mod time;
 mod token;
 mod wrong_tokens;

@@ -5,11 +5,11 @@ use std::num::NonZeroU32;
 use std::sync::atomic::{AtomicU64, Ordering};
 use std::time::Duration;
 
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, Quota, RateLimiter};
+use governor::{DefaultDirectRateLimiter, DefaultKeyedRateLimiter, RateLimiter};
 
 use crate::client_address::network_of;
 use crate::error::ApiError;
+use crate::throttle::{quota, throttled};
 
 /// Counts calls with wrong tokens. One with the right token passes whatever others do.
 #[derive(Debug)]
@@ -22,9 +22,6 @@ pub(crate) struct WrongTokens {
 
 impl WrongTokens {
     pub(crate) fn new() -> Self {
-        let quota = |burst: NonZeroU32, every: Duration| {
-            Quota::with_period(every).unwrap_or(Quota::per_second(burst)).allow_burst(burst)
-        };
         Self {
             by_network: RateLimiter::keyed(quota(ATTEMPTS, Duration::from_millis(500))),
             lines: RateLimiter::direct(quota(LINES, Duration::from_secs(30))),
@@ -54,10 +51,7 @@ impl WrongTokens {
             self.untold.fetch_add(1, Ordering::Relaxed);
         }
         match until {
-            Some(until) => {
-                let wait = until.wait_time_from(DefaultClock::default().now());
-                ApiError::Throttled { retry_after_seconds: wait.as_secs() + 1 }
-            }
+            Some(until) => throttled(&until),
             None => refusal,
         }
     }

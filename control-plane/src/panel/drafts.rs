@@ -14,7 +14,7 @@ use axum::extract::FromRequestParts;
 use axum::http::request::Parts;
 use axum::http::{HeaderMap, header};
 use axum::response::{IntoResponse, Redirect, Response};
-use axum_extra::extract::cookie::{Cookie, CookieJar, SameSite};
+use axum_extra::extract::cookie::{Cookie, CookieJar};
 use latchkey_protocol::KeyHash;
 use subtle::ConstantTimeEq;
 
@@ -22,6 +22,7 @@ use super::failure::Failure;
 use super::form::{Form, encode};
 use super::once;
 use crate::app::App;
+use crate::session;
 use crate::store::Person;
 use crate::token;
 
@@ -160,11 +161,8 @@ fn with_cookie(
 }
 
 fn cookie(is_secure: bool, secret: String) -> Cookie<'static> {
-    let mut cookie = Cookie::new(cookie_name(is_secure), secret);
-    cookie.set_path("/");
-    cookie.set_http_only(true);
-    cookie.set_secure(is_secure);
-    cookie.set_same_site(SameSite::Lax);
+    let mut cookie = session::cookie(secret, is_secure);
+    cookie.set_name(cookie_name(is_secure));
     cookie
 }
 

@@ -1,16 +1,14 @@
 //! Signing in and out.
 
-use std::net::IpAddr;
 use std::num::NonZeroU32;
-use std::time::{Duration, Instant};
+use std::time::Duration;
 
 use askama::Template;
 use axum::extract::{Request, State};
 use axum::http::{HeaderMap, HeaderName, StatusCode, header};
 use axum::response::{AppendHeaders, IntoResponse, Redirect, Response};
 use axum_extra::extract::cookie::CookieJar;
-use governor::clock::{Clock, DefaultClock};
-use governor::{DefaultKeyedRateLimiter, NotUntil, Quota, RateLimiter};
+use governor::{DefaultKeyedRateLimiter, RateLimiter};
 use latchkey_protocol::KeyHash;
 
 use super::failure::Failure;
@@ -18,10 +16,12 @@ use super::form::{Asked, Form};
 use super::frame;
 use crate::api::links::normalized;
 use crate::app::App;
+use crate::client_address::network_of;
 use crate::error::ApiError;
 use crate::session::{self, Visitor};
 use crate::store::sessions::{self, NewSession};
 use crate::store::{Origin, Person, familiar, people};
+use crate::throttle::{quota, throttled};
 use crate::time::Time;
 use crate::token;
 
@@ -191,9 +191,6 @@ pub(super) struct Throttle {
 
 impl Throttle {
     pub(super) fn new() -> Self {
-        let quota = |burst: NonZeroU32, every: Duration| {
-            Quota::with_period(every).unwrap_or(Quota::per_second(burst)).allow_burst(burst)
-        };
         Self {
             by_person_and_network: RateLimiter::keyed(quota(FEW, Duration::from_secs(30))),
             by_person: RateLimiter::keyed(quota(SOME, Duration::from_secs(15))),
@@ -245,19 +242,10 @@ impl Throttle {
     }
 }
 
-fn throttled(until: &NotUntil<Instant>) -> ApiError {
-    let wait = until.wait_time_from(DefaultClock::default().now());
-    ApiError::Throttled { retry_after_seconds: wait.as_secs() + 1 }
-}
-
 /// Returns the network of which a client has all addresses: of IPv6, the first 64 bits.
 fn network(address: &str) -> KeyHash {
-    let bits = match address.parse().map(|address: IpAddr| address.to_canonical()) {
-        Ok(IpAddr::V4(address)) => address.octets().to_vec(),
-        Ok(IpAddr::V6(address)) => address.octets()[..8].to_vec(),
-        Err(_) => Vec::new(),
-    };
-    KeyHash::of(&bits)
+    let network = address.parse().map(|address| network_of(address).to_string());
+    KeyHash::of(network.unwrap_or_default().as_bytes())
 }
 
 /// Attempts of one person from one address before each takes half a minute.
